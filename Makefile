@@ -1,0 +1,62 @@
+# Builds the hypervisor with a guest inside it: build/hv.elf, and beside it
+# hv.asm (what the compiler made of it) and hv.sym (where everything is).
+# ./run.sh calls this with the variables that its options stand for.
+
+CROSS    = riscv64-linux-gnu-
+O        = build
+LINUX    = build/linux/arch/riscv/boot/Image
+ROOTFS   = build/rootfs/initramfs.cpio.gz
+
+KERNEL   = $(LINUX)
+INITRD   = $(ROOTFS)
+MEM      = 1024
+BOOTARGS = console=ttyS0
+
+# No floating point and no vectors, so that those registers are the guest's
+# alone; no loop is turned into a call of memcpy, or memcpy would call itself.
+CFLAGS   = -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-relax \
+           -std=gnu11 -O2 -g -ffreestanding -fno-pic -fno-stack-protector \
+           -fno-tree-loop-distribute-patterns -ffunction-sections \
+           -Wall -Wextra -Wno-unused-parameter $(if $(CI),-Werror)
+
+sources := $(wildcard *.c *.S)
+objects := $(sources:%=$(O)/%.o)
+
+.PHONY: all check FORCE
+all: $(O)/hv.elf
+
+$(O)/hv.elf: $(objects) hv.ld
+	$(CROSS)ld -nostdlib --gc-sections -T hv.ld -o $@ $(objects)
+	$(CROSS)objdump -d $@ >$(O)/hv.asm
+	$(CROSS)nm -n $@ >$(O)/hv.sym
+
+$(O)/%.o: % hv.h Makefile | $(O)
+	$(CROSS)gcc $(CFLAGS) -c -o $@ $<
+
+# The guest's files are named on the command line, so what they were last time
+# is kept in a file that changes only when they do.
+$(O)/guest.options: FORCE | $(O)
+	@printf '%s\n' '$(KERNEL)' '$(INITRD)' '$(MEM)' '$(BOOTARGS)' >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(O)/guest.S.o: CFLAGS += -DKERNEL='"$(KERNEL)"' -DINITRD='"$(INITRD)"' \
+                          -DDTB='"$(O)/guest.dtb"'
+$(O)/guest.S.o: $(KERNEL) $(INITRD) $(O)/guest.dtb $(O)/guest.options
+
+$(O)/guest.dtb: guest.dts $(O)/guest.options Makefile
+	cpp -nostdinc -undef -x assembler-with-cpp -P -DGUEST_MIB=$(MEM) \
+	  -DBOOTARGS='"$(BOOTARGS)"' $< | dtc -q -O dtb -o $@ -
+
+$(O):
+	mkdir -p $@
+
+$(LINUX): linux/config linux/build.sh
+	@linux/build.sh build/linux
+	@touch $@
+
+$(ROOTFS): rootfs/config rootfs/build.sh rootfs/init
+	@rootfs/build.sh build/rootfs
+	@touch $@
+
+check:
+	@tests/run

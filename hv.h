@@ -1,0 +1,234 @@
+// The vocabulary: names and bits out of the specifications, the types, and what
+// each file offers the ones above it.  No logic lives here.
+//
+// "Priv." is the RISC-V Privileged Architecture 1.12 with its chapter on the
+// hypervisor extension, "SBI" the Supervisor Binary Interface 2.0, "16550" the
+// data sheet of National's PC16550D.
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint64_t gpa_t; // guest-physical: what the guest takes for physical
+typedef uint64_t hpa_t; // host-physical: what the memory bus sees.  We run with
+                        // satp = Bare, so it is also a C pointer
+typedef uint64_t gva_t; // guest-virtual: what a program in the guest sees
+
+#define MIB (1ul << 20)
+#define GIB (1ul << 30)
+#define PAGE 4096ul
+#define MAX_HARTS 8
+#define LENGTH(array) (sizeof(array) / sizeof *(array))
+
+// --- CSRs --------------------------------------------------------------------
+// A CSR's name is part of the instruction, hence macros and not functions.
+
+#define csr_read(csr)                                                          \
+    ({                                                                         \
+        uint64_t value_;                                                       \
+        asm volatile("csrr %0, " #csr : "=r"(value_)::"memory");               \
+        value_;                                                                \
+    })
+#define csr_write(csr, v) csr_op_("csrw", csr, v)
+#define csr_set(csr, v) csr_op_("csrs", csr, v)
+#define csr_clear(csr, v) csr_op_("csrc", csr, v)
+#define csr_op_(op, csr, v)                                                    \
+    asm volatile(op " " #csr ", %0" ::"rK"((uint64_t)(v)) : "memory")
+
+// scause (Priv. table "Supervisor cause register values", with H)
+#define CAUSE_INTERRUPT (1ul << 63)
+#define CAUSE_FETCH_ACCESS 1
+#define CAUSE_ILLEGAL_INSTRUCTION 2
+#define CAUSE_LOAD_ACCESS 5
+#define CAUSE_STORE_ACCESS 7
+#define CAUSE_VIRTUAL_SUPERVISOR_ECALL 10
+#define CAUSE_FETCH_GUEST_PAGE_FAULT 20
+#define CAUSE_LOAD_GUEST_PAGE_FAULT 21
+#define CAUSE_STORE_GUEST_PAGE_FAULT 23
+#define CAUSE_VIRTUAL_INSTRUCTION 22
+
+// sip and sie: our own interrupts; hvip, hideleg: the guest's
+#define SIP_SSIP (1ul << 1)
+#define SIP_STIP (1ul << 5)
+#define SIP_SEIP (1ul << 9)
+#define HVIP_VSSIP (1ul << 2)
+#define HVIP_VSTIP (1ul << 6)
+#define HVIP_VSEIP (1ul << 10)
+
+// sstatus and vsstatus share one layout
+#define SSTATUS_SIE (1ul << 1)
+#define SSTATUS_SPIE (1ul << 5)
+#define SSTATUS_SPP (1ul << 8)
+#define SSTATUS_VS (3ul << 9)
+#define SSTATUS_FS (3ul << 13)
+#define SSTATUS_UXL_64 (2ul << 32)
+
+#define HSTATUS_SPV (1ul << 7)
+#define HSTATUS_SPVP (1ul << 8)
+#define HSTATUS_VTW (1ul << 21)
+#define HSTATUS_VSXL_64 (2ul << 32)
+
+#define HENVCFG_CBIE (3ul << 4)
+#define HENVCFG_CBCFE (1ul << 6)
+#define HENVCFG_CBZE (1ul << 7)
+#define HENVCFG_ADUE (1ul << 61)
+#define HENVCFG_PBMTE (1ul << 62)
+#define HENVCFG_STCE (1ul << 63)
+
+#define HGATP_MODE_SV39X4 (8ul << 60)
+#define PTE_V (1ul << 0)
+#define PTE_R (1ul << 1)
+#define PTE_W (1ul << 2)
+#define PTE_X (1ul << 3)
+#define PTE_U (1ul << 4)
+#define PTE_A (1ul << 6)
+#define PTE_D (1ul << 7)
+
+#define INSTRUCTION_WFI 0x10500073
+
+// --- SBI 2.0: extensions, errors, reset types --------------------------------
+#define SBI_LEGACY_SET_TIMER 0
+#define SBI_LEGACY_PUTCHAR 1
+#define SBI_LEGACY_GETCHAR 2
+#define SBI_LEGACY_SHUTDOWN 8
+#define SBI_EXT_BASE 0x10
+#define SBI_EXT_TIME 0x54494d45
+#define SBI_EXT_SRST 0x53525354
+#define SBI_SUCCESS 0
+#define SBI_ERR_NOT_SUPPORTED (-2)
+#define SBI_SRST_SHUTDOWN 0
+#define SBI_SRST_NO_REASON 0
+#define SBI_SRST_SYSTEM_FAILURE 1
+
+// --- The machine the guest sees (guest.dts says the same to the guest)
+// --------
+#define GUEST_RAM 0x80000000ul
+#define GUEST_PLIC 0x0c000000ul
+#define GUEST_UART 0x10000000ul
+#define GUEST_UART_SOURCE 10
+
+// --- Types -------------------------------------------------------------------
+
+// One VM exit, as the hart reports it.
+struct exit {
+    uint64_t cause;  // scause
+    uint64_t pc;     // sepc: the guest instruction that left
+    uint64_t tval;   // stval: guest-virtual address, or the instruction
+    gpa_t gpa;       // htval and the low bits of stval
+    uint64_t htinst; // the trapping instruction, where the hart tells it
+};
+
+// One virtual hart.  It runs on the hart of the same number and nowhere else.
+struct vcpu {
+    uint64_t regs[32]; // x0 to x31; trap.S knows that they come first
+    uint64_t sp;       // top of this hart's stack; trap.S knows VCPU_SP
+    uint64_t hart;     // mhartid, the guest's and ours
+    struct exit exit;  // why it is not running
+};
+#define VCPU_SP 256
+
+// What a load or store at an emulated address asks for.
+struct access {
+    bool store;       // store or AMO; else load
+    bool sign_extend; // LB, LH and LW fill the register with the sign
+    uint8_t width;    // bytes: 1, 2, 4 or 8
+    uint8_t reg;      // where the value goes to or comes from
+    uint8_t length;   // of the instruction in bytes: 2 or 4
+};
+
+// A device: OFFSET is from its base, WIDTH in bytes, and an access is always
+// aligned.  False says that the device has no such access.
+struct device {
+    gpa_t base;
+    uint64_t size;
+    bool (*read)(struct vcpu *v, uint64_t offset, unsigned width,
+                 uint64_t *value);
+    bool (*write)(struct vcpu *v, uint64_t offset, unsigned width,
+                  uint64_t value);
+};
+
+// A node of a flattened device tree: where its token FDT_BEGIN_NODE stands.
+typedef const uint32_t *fdt_node;
+
+struct fdt_edit {
+    const char *name; // of a property; NULL ends a list
+    const void *value;
+    uint32_t length;
+};
+
+struct sbiret {
+    long error;
+    long value;
+};
+
+// What main() found out about the machine below.
+struct host {
+    const void *fdt; // our copy of its device tree
+    volatile uint32_t *plic;
+    volatile uint8_t *uart;
+    uint32_t uart_source; // the UART's number at the PLIC
+    bool sstc;            // the hart compares time with vstimecmp by itself
+};
+extern struct host host;
+
+// --- What each file offers the ones above it ---------------------------------
+
+// boot.S, trap.S, guest.S, hv.ld
+_Noreturn void enter_guest(struct vcpu *v);
+long hlvx_hu(gva_t gva);
+extern const char guest_kernel[], guest_kernel_end[];
+extern const char guest_initrd[], guest_initrd_end[];
+extern const char guest_dtb[];
+extern char stack_top[], hv_end[];
+
+// hv.c
+unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval);
+
+// mmio.c
+bool decode(uint32_t inst, bool transformed, struct access *a);
+unsigned handle_mmio(struct vcpu *v);
+
+// sbi.c
+unsigned handle_sbi(struct vcpu *v);
+
+// uart.c
+bool uart_read(struct vcpu *, uint64_t, unsigned, uint64_t *);
+bool uart_write(struct vcpu *, uint64_t, unsigned, uint64_t);
+int uart_get_char(void);
+void uart_host_interrupt(void);
+void uart_init(void);
+
+// plic.c
+bool plic_read(struct vcpu *, uint64_t, unsigned, uint64_t *);
+bool plic_write(struct vcpu *, uint64_t, unsigned, uint64_t);
+void plic_set_line(unsigned source, bool level);
+void plic_host_interrupt(struct vcpu *v);
+void plic_update(struct vcpu *v);
+void plic_init(uint64_t hart);
+
+// mem.c
+void init_heap(hpa_t ram_end);
+void init_guest_ram(uint64_t size);
+void *alloc(uint64_t size, uint64_t align);
+void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm);
+void *guest_ptr(gpa_t gpa, uint64_t size);
+void *memcpy(void *to, const void *from, size_t n);
+void *memset(void *to, int c, size_t n);
+
+// fdt.c
+uint64_t fdt_size(const void *fdt);
+fdt_node fdt_find(const void *fdt, fdt_node after, const char *name,
+                  const char *string);
+const void *fdt_get(const void *fdt, fdt_node node, const char *name,
+                    uint32_t *length);
+uint64_t fdt_reg(const void *fdt, fdt_node node, uint64_t *size);
+uint32_t fdt_cell(const void *value, unsigned i);
+void make_guest_fdt(void *to, gpa_t initrd, gpa_t initrd_end);
+bool isa_has_h(const char *isa);
+
+// print.c
+struct sbiret host_sbi(uint64_t extension, uint64_t function, uint64_t a0,
+                       uint64_t a1, uint64_t a2);
+void printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+_Noreturn void die(const char *format, ...)
+    __attribute__((format(printf, 1, 2)));

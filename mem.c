@@ -1,0 +1,102 @@
+// Memory: a bump allocator, the guest's second stage of address translation,
+// and the only door from a number that a guest gave to a pointer that we use.
+
+#include "hv.h"
+
+// Sv39x4: Sv39 with a root of 2,048 entries instead of 512, so that a
+// guest-physical address has 41 bits (Priv. "Guest-Physical Address
+// Translation").  The root is 16 KiB and aligned to that.
+#define ROOT_SIZE (16 * 1024)
+
+static hpa_t heap;
+static hpa_t heap_end;
+static uint64_t *root;
+static char *guest_ram; // HPA of GUEST_RAM
+static uint64_t guest_ram_size;
+
+// SIZE bytes, zeroed, aligned to ALIGN (a power of two).  Nothing is ever given
+// back: what we allocate lives as long as the guest.
+void *alloc(uint64_t size, uint64_t align) {
+    hpa_t start = (heap + align - 1) & -align;
+    if (start > heap_end || size > heap_end - start)
+        die("out of memory: wanted %ld more bytes", size);
+    heap = start + size;
+    return memset((void *)start, 0, size);
+}
+
+// Maps SIZE bytes at GPA to HPA with the permissions PERM (PTE_R, PTE_W,
+// PTE_X), by the largest leaves that fit: 1 GiB, 2 MiB or 4 KiB.  The larger
+// the leaf, the shorter the walk of the second stage, and each of the up to
+// three steps of the guest's own walk needs one.  G-stage leaves must say U,
+// because every access by a guest counts as one by a user; A and D are set
+// beforehand, or the first access would fault on a hart that leaves them to
+// software.
+void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm) {
+    hpa_t hpa = (hpa_t)to;
+    while (size) {
+        uint64_t leaf = GIB;
+        while (((gpa | hpa) & (leaf - 1)) || size < leaf)
+            leaf /= 512;
+        uint64_t *table = root;
+        uint64_t *pte = &table[gpa / GIB % 2048];
+        for (uint64_t span = GIB; span > leaf; span /= 512) {
+            if (!*pte)
+                *pte = (hpa_t)alloc(PAGE, PAGE) >> 2 | PTE_V;
+            table = (uint64_t *)((*pte & ~0x3fful) << 2);
+            pte = &table[gpa / (span / 512) % 512];
+        }
+        *pte = hpa >> 2 | perm | PTE_V | PTE_U | PTE_A | PTE_D;
+        gpa += leaf;
+        hpa += leaf;
+        size -= leaf;
+    }
+}
+
+// The host's view of SIZE bytes of guest RAM at GPA, or NULL if one of them is
+// not RAM.  Written so that nothing can overflow, whatever the guest passes.
+void *guest_ptr(gpa_t gpa, uint64_t size) {
+    uint64_t offset = gpa - GUEST_RAM; // of a smaller GPA: a huge one
+    if (offset > guest_ram_size || size > guest_ram_size - offset)
+        return NULL;
+    return guest_ram + offset;
+}
+
+// Lets alloc() have what lies between our own image and RAM_END.
+void init_heap(hpa_t ram_end) {
+    heap = (hpa_t)hv_end;
+    heap_end = ram_end;
+}
+
+// Takes SIZE bytes for the guest's RAM from the end of the heap, aligned like
+// the leaf that can map them, and turns the second stage of translation on.
+void init_guest_ram(uint64_t size) {
+    hpa_t start = (heap_end - size) & -(size < GIB ? 2 * MIB : GIB);
+    if (size > heap_end || start < heap)
+        die("the guest wants %ld MiB of RAM, the host has %ld MiB left",
+            size / MIB, (heap_end - heap) / MIB);
+    heap_end = start;
+    guest_ram = (char *)start;
+    guest_ram_size = size;
+
+    root = alloc(ROOT_SIZE, ROOT_SIZE);
+    map_guest(GUEST_RAM, guest_ram, size, PTE_R | PTE_W | PTE_X);
+    csr_write(hgatp, HGATP_MODE_SV39X4 | (hpa_t)root / PAGE);
+    asm volatile(".option arch, +h\n hfence.gvma" ::: "memory");
+}
+
+// The compiler calls these for assignments of structures, too.
+void *memcpy(void *to, const void *from, size_t n) {
+    char *t = to;
+    const char *f = from;
+    for (; n >= 8 && !(((size_t)t | (size_t)f) & 7); n -= 8, t += 8, f += 8)
+        *(uint64_t *)t = *(const uint64_t *)f;
+    while (n--)
+        *t++ = *f++;
+    return to;
+}
+
+void *memset(void *to, int c, size_t n) {
+    for (char *t = to; n--; t++)
+        *t = c;
+    return to;
+}

@@ -1,0 +1,119 @@
+// A load or store that hit no memory: find out what the guest's instruction
+// asks for, find the device, move the value.
+
+#include "hv.h"
+
+static const struct device devices[] = {
+    {GUEST_PLIC, 0x210000, plic_read, plic_write},
+    {GUEST_UART, 8, uart_read, uart_write},
+};
+
+// The compressed loads and stores.  Quadrant 0 names one of x8 to x15, quadrant
+// 2 is relative to the stack pointer and names any register (ISA manual, "C"
+// extension); funct3 100 in quadrant 0 is Zcb's.
+static bool decode_compressed(uint16_t inst, struct access *a) {
+    unsigned quadrant = inst & 3, funct3 = inst >> 13;
+    a->length = 2;
+    a->store = funct3 & 4;
+    a->reg = quadrant == 0 ? 8 + (inst >> 2 & 7)
+             : a->store    ? inst >> 2 & 31
+                           : inst >> 7 & 31;
+    if (quadrant == 0 && funct3 == 4) {
+        unsigned funct = inst >> 10 & 7; // 0 lbu, 1 lhu or lh, 2 sb, 3 sh
+        a->store = funct & 2;
+        a->width = funct & 1 ? 2 : 1;
+        a->sign_extend = funct == 1 && inst & 1 << 6;
+        return funct < 3 || (funct == 3 && !(inst & 1 << 6));
+    }
+    a->width = funct3 & 1 ? 8 : 4;
+    a->sign_extend = a->width == 4;
+    // funct3: x10 a word, x11 a doubleword, x01 floating point
+    return quadrant != 1 && funct3 & 2;
+}
+
+// Decodes INST, which may be a 32-bit instruction, a compressed one, or
+// htinst's transformed one: that is the 32-bit form with other operands in
+// place of address and offset, and with bit 1 clear if the original had two
+// bytes (Priv. "Transformed Instruction or Pseudoinstruction for mtinst or
+// htinst"). False for anything but an integer load or store; A->store and
+// A->length are right even then for everything that can access memory, but
+// A->store needs to be set by the caller for the cache-block and vector
+// instructions.
+bool decode(uint32_t inst, bool transformed, struct access *a) {
+    if (!transformed && (inst & 3) != 3)
+        return decode_compressed(inst, a);
+    a->length = inst & 2 ? 4 : 2;
+    unsigned opcode = inst >> 2 & 31, funct3 = inst >> 12 & 7;
+    a->width = 1 << (funct3 & 3);
+    switch (opcode) {
+    case 0x00: // LOAD
+        a->store = false;
+        a->reg = inst >> 7 & 31;
+        a->sign_extend = !(funct3 & 4);
+        return funct3 != 7;
+    case 0x08: // STORE
+        a->store = true;
+        a->reg = inst >> 20 & 31;
+        return funct3 < 4;
+    case 0x01: a->store = false; return false;           // LOAD-FP
+    case 0x09: a->store = true; return false;            // STORE-FP
+    case 0x0b: a->store = inst >> 27 != 2; return false; // AMO; 2 is LR
+    default: return false;
+    }
+}
+
+// Reads the guest's instruction at PC, two bytes at a time, because it may
+// cross a page.  Returns -1 if the guest itself could not fetch it.
+static long fetch(gva_t pc) {
+    long low = hlvx_hu(pc);
+    if (low < 0 || (low & 3) != 3)
+        return low;
+    long high = hlvx_hu(pc + 2);
+    return high < 0 ? -1 : high << 16 | low;
+}
+
+// Finds the device at GPA and lets it do what A says.
+static bool access_device(struct vcpu *v, const struct access *a, gpa_t gpa) {
+    uint64_t value = v->regs[a->reg];
+    if (gpa & (a->width - 1))
+        return false;
+    for (const struct device *d = devices; d < devices + LENGTH(devices); d++) {
+        if (gpa - d->base >= d->size)
+            continue;
+        if (a->store)
+            return d->write(v, gpa - d->base, a->width, value);
+        if (!d->read(v, gpa - d->base, a->width, &value))
+            return false;
+        unsigned shift = 64 - 8 * a->width;
+        value <<= shift;
+        value = a->sign_extend ? (uint64_t)((int64_t)value >> shift)
+                               : value >> shift;
+        if (a->reg)
+            v->regs[a->reg] = value;
+        return true;
+    }
+    return false;
+}
+
+// A guest page fault.  Returns how far to move the guest's pc.
+unsigned handle_mmio(struct vcpu *v) {
+    const struct exit *e = &v->exit;
+    if (e->cause == CAUSE_FETCH_GUEST_PAGE_FAULT)
+        return inject(v, CAUSE_FETCH_ACCESS, e->tval);
+
+    // htinst is the instruction, transformed, or 0 from a hart that does not
+    // tell.  An even value that is not 0 means that no instruction of the guest
+    // asked for this address but the hart's own walk of the guest's page
+    // tables: they point outside RAM.
+    struct access a = {.store = e->cause == CAUSE_STORE_GUEST_PAGE_FAULT};
+    bool transformed = e->htinst & 1;
+    bool walk = e->htinst && !transformed;
+    long inst = transformed ? (long)e->htinst : fetch(e->pc);
+    if (inst < 0 && walk)
+        return inject(v, CAUSE_FETCH_ACCESS, e->tval);
+    if (inst < 0)
+        return 0; // the guest fetches it again, and gets the fault as its own
+    if (decode(inst, transformed, &a) && !walk && access_device(v, &a, e->gpa))
+        return a.length;
+    return inject(v, a.store ? CAUSE_STORE_ACCESS : CAUSE_LOAD_ACCESS, e->tval);
+}

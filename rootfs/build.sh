@@ -1,0 +1,114 @@
+#!/bin/bash
+# rootfs/build.sh OUT: builds BusyBox from the distribution's source package and
+# packs OUT/initramfs.cpio.gz.  Everything it writes is below OUT; what the
+# tools say is in OUT/build.log.
+set -euo pipefail
+
+[ $# = 1 ] || { echo "usage: $0 OUT" >&2; exit 2; }
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+bb=$out/busybox
+log=$out/build.log
+make="make -C $bb ARCH=riscv CROSS_COMPILE=riscv64-linux-gnu-"
+
+echo "rootfs: building BusyBox and the initramfs (log: $1/build.log)"
+exec 3>"$log"
+
+fail() {
+	[ ! -t 1 ] || echo
+	tail -n 20 "$log" >&2
+	echo "rootfs: $1; the whole log is $log" >&2
+	exit 1
+}
+
+# Show make's output as one line that counts; the output itself goes to the log.
+progress() { # about-how-many-files
+	local n=0 next=20 line
+	while IFS= read -r line; do
+		printf '%s\n' "$line" >&3
+		case $line in *"  CC  "* | *"  AS  "*) n=$((n + 1)) ;; *) continue ;; esac
+		if [ -t 1 ]; then
+			printf '\r  rootfs: %d of about %d files' "$n" "$1"
+		elif [ "$SECONDS" -ge "$next" ]; then
+			echo "  rootfs: $n of about $1 files"
+			next=$((SECONDS + 20))
+		fi
+	done
+	[ ! -t 1 ] || printf '\r\033[K'
+}
+
+# The source.  A folder that is there is complete: it gets its name last.
+if [ ! -d "$bb" ]; then
+	tarball=$("$here/../tools/debian.sh" source busybox "$out/source" 2>&3) ||
+		fail "cannot get BusyBox's source package"
+	rm -rf "$bb.new"
+	mkdir "$bb.new"
+	tar -xf "$tarball" -C "$bb.new" --strip-components=1 2>&3 ||
+		fail "cannot unpack $tarball"
+	mv "$bb.new" "$bb"
+fi
+
+# The configuration: everything off, but what the fragment names.  BusyBox's
+# kconfig takes the first of two lines about a symbol, so the fragment stands
+# in front.
+if ! cmp -s "$here/config" "$out/config.used"; then
+	rm -f "$out/config.used"
+	$make allnoconfig >&3 2>&3 || fail "make allnoconfig failed"
+	cat "$here/config" "$bb/.config" >"$out/config.new"
+	mv "$out/config.new" "$bb/.config"
+	yes "" | $make oldconfig >&3 2>&3 || true # yes always dies of SIGPIPE
+	missing=
+	for name in $(sed -n 's/^\(CONFIG_[A-Za-z0-9_]*\)=.*/\1/p' "$here/config"); do
+		grep -q "^config ${name#CONFIG_}\$" <(find "$bb" -name Config.in -exec cat {} +) || continue
+		grep -qxF "$(grep "^$name=" "$here/config")" "$bb/.config" ||
+			missing="$missing $name"
+	done
+	[ -z "$missing" ] || fail "not taken from rootfs/config:$missing"
+	cp "$here/config" "$out/config.used"
+fi
+
+export KCONFIG_NOTIMESTAMP=1
+$make -j"$(nproc)" busybox busybox.links 2>&1 | progress 330 || fail "BusyBox did not build"
+
+# The archive, written by hand: 110 characters of header, name, data, each
+# padded to four bytes.  So device nodes need no root, every owner is root and
+# every date is 0.
+ino=0
+entry() { # name mode size [major minor]
+	ino=$((ino + 1))
+	printf '070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\000' \
+		$ino "$2" 0 0 1 0 "$3" 0 0 "${4:-0}" "${5:-0}" $((${#1} + 1)) 0 "$1"
+	pad $((110 + ${#1} + 1))
+}
+pad() { head -c $((-$1 & 3)) /dev/zero; }
+dir() { entry "$1" 0040755 0; }
+node() { entry "$1" 0020600 0 "$2" "$3"; }
+link() { entry "$1" 0120777 ${#2}; printf %s "$2"; pad ${#2}; }
+file() { # name source
+	local size
+	size=$(wc -c <"$2")
+	entry "$1" 0100755 "$size"
+	cat "$2"
+	pad "$size"
+}
+archive() {
+	for d in bin dev etc mnt proc root run sbin sys tmp usr usr/bin usr/sbin \
+		usr/share usr/share/udhcpc; do
+		dir $d
+	done
+	node dev/console 5 1
+	node dev/null 1 3
+	file init "$here/init"
+	file bin/busybox "$bb/busybox"
+	while read -r path; do
+		case $path in
+		*/poweroff | */halt | */reboot) link "${path#/}" /init ;;
+		*) link "${path#/}" /bin/busybox ;;
+		esac
+	done <"$bb/busybox.links"
+	link usr/share/udhcpc/default.script /init
+	entry 'TRAILER!!!' 0 0
+}
+archive | gzip -9n >"$out/initramfs.new"
+mv "$out/initramfs.new" "$out/initramfs.cpio.gz"

@@ -1,0 +1,88 @@
+#!/bin/bash
+# tools/need.sh PURPOSE: installs what is missing on this system.
+#   run    to build and run the hypervisor and its guest
+#   check  to run the tests, besides
+# With apt it installs (as root, or through sudo after saying what and why);
+# elsewhere it says what to install, and exits with 2.
+set -euo pipefail
+
+# A line for each: command or file, package for apt, dnf, pacman, brew, purpose.
+table() {
+	cat <<-'END'
+	make                     make                   make                     make                  make                        run
+	gcc                      gcc                    gcc                      gcc                   gcc                         run
+	/usr/include/stdlib.h    libc6-dev              glibc-devel              glibc                 -                           run
+	riscv64-linux-gnu-gcc    gcc-riscv64-linux-gnu  gcc-riscv64-linux-gnu    riscv64-linux-gnu-gcc riscv64-elf-gcc             run
+	/usr/riscv64-linux-gnu/lib/libc.a libc6-dev-riscv64-cross - riscv64-linux-gnu-glibc - run
+	cpp                      cpp                    cpp                      gcc                   gcc                         run
+	dtc                      device-tree-compiler   dtc                      dtc                   dtc                         run
+	qemu-system-riscv64      QEMU                   qemu-system-riscv        qemu-system-riscv     qemu                        run
+	/usr/src/linux-source-*  linux-source           -                        -                     -                           run
+	flex                     flex                   flex                     flex                  flex                        run
+	bison                    bison                  bison                    bison                 bison                       run
+	bc                       bc                     bc                       bc                    bc                          run
+	xz                       xz-utils               xz                       xz                    xz                          run
+	bzip2                    bzip2                  bzip2                    bzip2                 bzip2                       run
+	clang-format             clang-format           clang-tools-extra        clang                 clang-format                check
+	cloc                     cloc                   cloc                     cloc                  cloc                        check
+	/usr/lib/python3/dist-packages/pytest  python3-pytest  python3-pytest    python-pytest         pytest                      check
+	/usr/lib/python3/dist-packages/pexpect python3-pexpect python3-pexpect   python-pexpect        pexpect                     check
+	END
+}
+
+has() {
+	case $1 in
+	/*) compgen -G "$1" >/dev/null ;;
+	qemu-system-riscv64) command -v "${QEMU:-$1}" >/dev/null ;;
+	*) command -v "$1" >/dev/null ;;
+	esac
+}
+
+missing() { # what, apt, dnf, pacman or brew
+	while read -r what apt dnf pacman brew use; do
+		[[ $use = run || $purpose = check ]] || continue
+		has "$what" || echo "${!1}"
+	done < <(table)
+}
+
+purpose=${1:-run}
+[ -n "$(missing what)" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+	{
+		echo "missing: $(missing what | xargs)"
+		echo "install: dnf: $(missing dnf | grep -vx - | xargs)"
+		echo "      pacman: $(missing pacman | grep -vx - | xargs)"
+		echo "        brew: $(missing brew | grep -vx - | xargs)"
+		echo "A guest kernel and initramfs made elsewhere are taken with -k and -i."
+	} >&2
+	exit 2
+fi
+
+packages=$(missing apt | sort -u | xargs)
+case $packages in
+*QEMU*) # its package has been split since Debian 12
+	split=$(apt-cache pkgnames qemu-system-riscv | grep -x qemu-system-riscv || true)
+	packages=${packages/QEMU/${split:-qemu-system-misc}}
+esac
+sudo=
+if [ "$(id -u)" != 0 ]; then
+	sudo=sudo
+	echo "To build and run the guest, these packages are needed; sudo installs them:"
+	echo "  $packages"
+fi
+echo "installing: $packages"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+apt_get() {
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q "$@"
+}
+# One line for each package that is unpacked, and all of it when it fails.
+if ! { apt_get update && apt_get install -y --no-install-recommends $packages; } >"$log" 2>&1; then
+	tail -n 20 "$log" >&2
+	echo "apt could not install: $packages" >&2
+	exit 2
+fi
+still=$(missing what | xargs)
+[ -z "$still" ] || { echo "still missing after the installation: $still" >&2; exit 2; }

@@ -1,0 +1,73 @@
+// The door between the guest and us.  A VM exit is an ordinary trap out of
+// VS-mode or VU-mode: the hart has put the reason into scause, sepc, stval,
+// htval and htinst, remembered in hstatus.SPV that it came from a virtual mode,
+// and jumped to stvec with all 31 registers still the guest's.
+
+#define VCPU_SP 256                     // of struct vcpu in hv.h
+
+        .option arch, +h                // for the assembler: hlvx.hu
+
+// \op x1 ... x31 into, or out of, vcpu->regs at a0; not a0 itself
+        .macro  each_register op
+        .irp    n, 1,2,3,4,5,6,7,8,9,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+        \op     x\n, 8 * \n(a0)
+        .endr
+        .endm
+
+        .text
+        .balign 4                       // stvec's low two bits are its mode
+vm_exit:
+        csrrw   a0, sscratch, a0        // a0 = struct vcpu, and save guest's a0
+        each_register sd
+        csrr    t0, sscratch
+        sd      t0, 8 * 10(a0)
+        la      t0, bug                 // from here on a trap is our own
+        csrw    stvec, t0
+        ld      sp, VCPU_SP(a0)
+        mv      s0, a0                  // survives the call
+        call    handle_exit
+        mv      a0, s0
+
+        .globl  enter_guest             // a0 = struct vcpu
+enter_guest:
+        la      t0, vm_exit
+        csrw    stvec, t0
+        csrw    sscratch, a0
+        each_register ld
+        ld      a0, 8 * 10(a0)
+        sret                            // hstatus.SPV = 1: into the guest
+
+// A trap while the hypervisor itself runs.  There is nothing to go back to.
+        .balign 4
+        .globl  bug
+bug:    csrr    a0, scause
+        csrr    a1, sepc
+        csrr    a2, stval
+        call    panic_trap
+
+// long hlvx_hu(gva_t a0): the two bytes of guest code at a0, read with the
+// guest's translation and its permission to execute (Priv. "Hypervisor Virtual-
+// Machine Load and Store Instructions"); -1 if the guest could not fetch them.
+//
+// The load may trap, right here in HS-mode: another hart of the guest may have
+// unmapped the page a moment ago.  So for one instruction stvec points behind
+// it.  Such a trap has overwritten what the exit had left in sepc, sstatus.SPP
+// and hstatus.SPV, without which the next sret would not lead into the guest.
+        .globl  hlvx_hu
+hlvx_hu:
+        mv      t0, a0
+        li      a0, -1
+        csrr    t1, sepc
+        csrr    t2, sstatus
+        csrr    t3, hstatus
+        la      t4, 1f
+        csrrw   t5, stvec, t4
+        hlvx.hu a0, (t0)
+        csrw    stvec, t5
+        ret
+        .balign 4
+1:      csrw    stvec, t5
+        csrw    sepc, t1
+        csrw    sstatus, t2
+        csrw    hstatus, t3
+        ret
