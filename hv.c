@@ -117,13 +117,14 @@ static void find_host(const void *fdt) {
     if (!memory || !uart || !plic)
         die("the host's device tree lacks memory, ns16550a or plic");
     uint64_t size;
-    hpa_t start = fdt_reg(fdt, memory, &size);
+    uint32_t irq;
+    hpa_t start = fdt_reg(fdt, memory, &size, &irq);
     init_heap(start + size);
     // The firmware's copy may lie where the guest's RAM will be.
     host.fdt = memcpy(alloc(fdt_size(fdt), 8), fdt, fdt_size(fdt));
-    host.plic = (volatile uint32_t *)fdt_reg(fdt, plic, NULL);
-    host.uart = (volatile uint8_t *)fdt_reg(fdt, uart, NULL);
-    host.uart_source = fdt_cell(fdt_get(fdt, uart, "interrupts", NULL), 0);
+    host.plic = (volatile uint32_t *)fdt_reg(fdt, plic, &size, &irq);
+    host.uart =
+        (volatile uint8_t *)fdt_reg(fdt, uart, &size, &host.uart_source);
 }
 
 // Copies kernel, initramfs and device tree into the guest's RAM.  Returns the
@@ -189,15 +190,15 @@ static void init_csrs(void) {
 
 // The boot hart, from boot.S: HART is its number, FDT the host's device tree.
 _Noreturn void main(uint64_t hart, const void *fdt) {
-    fdt_node cpu = fdt_find(fdt, NULL, "device_type", "cpu");
-    if (!isa_has_h(fdt_get(fdt, cpu, "riscv,isa", NULL)))
+    uint32_t length;
+    if (!isa_has_h(fdt_value(fdt, "riscv,isa", &length)))
         die("this hart has no H extension: start QEMU with -cpu rv64,h=true");
     find_host(fdt);
     init_csrs();
 
     uint64_t ram_size;
     fdt_reg(guest_dtb, fdt_find(guest_dtb, NULL, "device_type", "memory"),
-            &ram_size);
+            &ram_size, &length);
     init_guest_ram(ram_size);
     plic_init(hart);
     uart_init();

@@ -76,13 +76,8 @@ typedef uint64_t gva_t; // guest-virtual: what a program in the guest sees
 #define HENVCFG_STCE (1ul << 63)
 
 #define HGATP_MODE_SV39X4 (8ul << 60)
-#define PTE_V (1ul << 0)
-#define PTE_R (1ul << 1)
-#define PTE_W (1ul << 2)
-#define PTE_X (1ul << 3)
-#define PTE_U (1ul << 4)
-#define PTE_A (1ul << 6)
-#define PTE_D (1ul << 7)
+enum { PTE_V = 1, PTE_R = 2, PTE_W = 4, PTE_X = 8, PTE_U = 16 };
+enum { PTE_A = 64, PTE_D = 128 };
 
 #define INSTRUCTION_WFI 0x10500073
 
@@ -104,6 +99,13 @@ typedef uint64_t gva_t; // guest-virtual: what a program in the guest sees
 // --------
 #define GUEST_RAM 0x80000000ul
 #define GUEST_PLIC 0x0c000000ul
+#define PLIC_ENABLE(context) (0x2000ul + PLIC_ENABLE_SIZE * (context))
+#define PLIC_ENABLE_SIZE 0x80
+#define PLIC_CONTEXT(context) (0x200000ul + PLIC_CONTEXT_SIZE * (context))
+#define PLIC_CONTEXT_SIZE 0x1000
+#define PLIC_CLAIM(context) (PLIC_CONTEXT(context) + 4)
+#define PLIC_SIZE PLIC_CONTEXT(2 * MAX_HARTS)
+#define PLIC_MAX_PRIORITY 7
 #define GUEST_UART 0x10000000ul
 #define GUEST_UART_SOURCE 10
 
@@ -136,25 +138,23 @@ struct access {
     uint8_t length;   // of the instruction in bytes: 2 or 4
 };
 
-// A device: OFFSET is from its base, WIDTH in bytes, and an access is always
-// aligned.  False says that the device has no such access.
+// A device.  WIDTHS has a bit for each width that its registers have; OFFSET is
+// from the base and aligned to WIDTH.  False says that there is no such
+// register.
+typedef bool device_read(struct vcpu *v, uint64_t offset, unsigned width,
+                         uint64_t *value);
+typedef bool device_write(struct vcpu *v, uint64_t offset, unsigned width,
+                          uint64_t value);
 struct device {
     gpa_t base;
     uint64_t size;
-    bool (*read)(struct vcpu *v, uint64_t offset, unsigned width,
-                 uint64_t *value);
-    bool (*write)(struct vcpu *v, uint64_t offset, unsigned width,
-                  uint64_t value);
+    unsigned widths;
+    device_read *read;
+    device_write *write;
 };
 
 // A node of a flattened device tree: where its token FDT_BEGIN_NODE stands.
 typedef const uint32_t *fdt_node;
-
-struct fdt_edit {
-    const char *name; // of a property; NULL ends a list
-    const void *value;
-    uint32_t length;
-};
 
 struct sbiret {
     long error;
@@ -192,15 +192,15 @@ unsigned handle_mmio(struct vcpu *v);
 unsigned handle_sbi(struct vcpu *v);
 
 // uart.c
-bool uart_read(struct vcpu *, uint64_t, unsigned, uint64_t *);
-bool uart_write(struct vcpu *, uint64_t, unsigned, uint64_t);
+device_read uart_read;
+device_write uart_write;
 int uart_get_char(void);
-void uart_host_interrupt(void);
+void uart_poll_host(void);
 void uart_init(void);
 
 // plic.c
-bool plic_read(struct vcpu *, uint64_t, unsigned, uint64_t *);
-bool plic_write(struct vcpu *, uint64_t, unsigned, uint64_t);
+device_read plic_read;
+device_write plic_write;
 void plic_set_line(unsigned source, bool level);
 void plic_host_interrupt(struct vcpu *v);
 void plic_update(struct vcpu *v);
@@ -221,8 +221,8 @@ fdt_node fdt_find(const void *fdt, fdt_node after, const char *name,
                   const char *string);
 const void *fdt_get(const void *fdt, fdt_node node, const char *name,
                     uint32_t *length);
-uint64_t fdt_reg(const void *fdt, fdt_node node, uint64_t *size);
-uint32_t fdt_cell(const void *value, unsigned i);
+const void *fdt_value(const void *fdt, const char *name, uint32_t *length);
+uint64_t fdt_reg(const void *fdt, fdt_node node, uint64_t *size, uint32_t *irq);
 void make_guest_fdt(void *to, gpa_t initrd, gpa_t initrd_end);
 bool isa_has_h(const char *isa);
 

@@ -4,8 +4,8 @@
 #include "hv.h"
 
 static const struct device devices[] = {
-    {GUEST_PLIC, 0x210000, plic_read, plic_write},
-    {GUEST_UART, 8, uart_read, uart_write},
+    {GUEST_PLIC, PLIC_SIZE, 4, plic_read, plic_write},
+    {GUEST_UART, 8, 1, uart_read, uart_write},
 };
 
 // The compressed loads and stores.  Quadrant 0 names one of x8 to x15, quadrant
@@ -72,24 +72,25 @@ static long fetch(gva_t pc) {
     return high < 0 ? -1 : high << 16 | low;
 }
 
-// Finds the device at GPA and lets it do what A says.
+// Finds the device at GPA and lets it do what A says.  False if there is none,
+// or if it has no register of this width there.
 static bool access_device(struct vcpu *v, const struct access *a, gpa_t gpa) {
     uint64_t value = v->regs[a->reg];
-    if (gpa & (a->width - 1))
-        return false;
+    unsigned unused = 64 - 8 * a->width; // bits of a register
     for (const struct device *d = devices; d < devices + LENGTH(devices); d++) {
-        if (gpa - d->base >= d->size)
+        uint64_t offset = gpa - d->base;
+        if (offset >= d->size)
             continue;
-        if (a->store)
-            return d->write(v, gpa - d->base, a->width, value);
-        if (!d->read(v, gpa - d->base, a->width, &value))
+        if (!(d->widths & a->width) || offset % a->width)
             return false;
-        unsigned shift = 64 - 8 * a->width;
-        value <<= shift;
-        value = a->sign_extend ? (uint64_t)((int64_t)value >> shift)
-                               : value >> shift;
-        if (a->reg)
-            v->regs[a->reg] = value;
+        if (a->store)
+            return d->write(v, offset, a->width, value << unused >> unused);
+        if (!d->read(v, offset, a->width, &value))
+            return false;
+        value <<= unused;
+        v->regs[a->reg] = a->sign_extend ? (uint64_t)((int64_t)value >> unused)
+                                         : value >> unused;
+        v->regs[0] = 0;
         return true;
     }
     return false;

@@ -16,14 +16,8 @@
 
 #include "hv.h"
 
-#define PLIC_ENABLE 0x2000u
-#define PLIC_ENABLE_STRIDE 0x80u // from context to context
-#define PLIC_CONTEXT 0x200000u
-#define PLIC_CONTEXT_STRIDE 0x1000u
-#define PLIC_THRESHOLD 0u
-#define PLIC_CLAIM 4u
-#define CONTEXTS (2 * MAX_HARTS)
 #define SOURCES 0xfffffffeu // there is no source 0
+#define CONTEXTS (2 * MAX_HARTS)
 
 static struct {
     uint32_t priority[1024];
@@ -37,17 +31,13 @@ static uint32_t threshold[CONTEXTS];
 // The sources that are claimed at the host until the guest completes them.
 static uint32_t claimed_at_host;
 
+// The context of HART's S-mode, the host's and the guest's.
 static unsigned context_of(uint64_t hart) {
     return 2 * hart + 1;
 }
 
-static volatile uint32_t *host_register(uint32_t offset) {
-    return &host.plic[offset / 4];
-}
-
 static volatile uint32_t *host_claim(uint64_t hart) {
-    return host_register(PLIC_CONTEXT + PLIC_CONTEXT_STRIDE * context_of(hart) +
-                         PLIC_CLAIM);
+    return &host.plic[PLIC_CLAIM(context_of(hart)) / 4];
 }
 
 // The source that CONTEXT would get if it claimed now, 0 if none: the highest
@@ -83,10 +73,9 @@ void plic_set_line(unsigned source, bool level) {
 
 // Lets SOURCE of the host's PLIC interrupt HART.
 static void host_enable(uint64_t hart, unsigned source) {
-    *host_register(4 * source) = 1; // priority
-    volatile uint32_t *enable = host_register(
-        PLIC_ENABLE + PLIC_ENABLE_STRIDE * context_of(hart) + source / 32 * 4);
-    *enable |= 1u << source % 32;
+    host.plic[source] = 1; // its priority
+    host.plic[(PLIC_ENABLE(context_of(hart))) / 4 + source / 32] |=
+        1u << source % 32;
 }
 
 // The host's external interrupt: see who it is, and pass it on.
@@ -94,7 +83,7 @@ void plic_host_interrupt(struct vcpu *v) {
     uint32_t source;
     while ((source = *host_claim(v->hart))) {
         if (source == host.uart_source) {
-            uart_host_interrupt();
+            uart_poll_host();
             *host_claim(v->hart) = source;
         } else {
             claimed_at_host |= 1u << source;
@@ -105,63 +94,49 @@ void plic_host_interrupt(struct vcpu *v) {
 
 static uint32_t claim(unsigned context) {
     unsigned source = best(context);
-    if (source) {
-        regs.pending &= ~(1u << source);
-        claimed |= 1u << source;
-    }
+    regs.pending &= ~(1u << source);
+    claimed |= 1u << source;
     return source;
 }
 
 // Completing what was never claimed, or is no source, does nothing.
-static void complete(struct vcpu *v, uint32_t source) {
-    if (source >= 32 || !(claimed & 1u << source))
-        return;
-    claimed &= ~(1u << source);
-    if (claimed_at_host & 1u << source) {
-        claimed_at_host &= ~(1u << source);
+static void complete(struct vcpu *v, uint64_t source) {
+    uint32_t bit = source < 32 ? claimed & 1u << source : 0;
+    claimed &= ~bit;
+    if (claimed_at_host & bit) {
+        claimed_at_host &= ~bit;
         *host_claim(v->hart) = source;
     }
 }
 
 bool plic_read(struct vcpu *v, uint64_t offset, unsigned width,
                uint64_t *value) {
-    (void)v;
-    unsigned context = (offset - PLIC_CONTEXT) / PLIC_CONTEXT_STRIDE;
-    if (width != 4 || offset < PLIC_CONTEXT)
-        return false;
-    switch (offset % PLIC_CONTEXT_STRIDE) {
-    case PLIC_THRESHOLD: *value = threshold[context]; break;
-    case PLIC_CLAIM: *value = claim(context); break;
-    default: *value = 0; break;
-    }
+    uint64_t context = (offset - PLIC_CONTEXT(0)) / PLIC_CONTEXT_SIZE;
+    *value = 0;
+    if (context < CONTEXTS && offset == PLIC_CONTEXT(context))
+        *value = threshold[context];
+    else if (context < CONTEXTS && offset == PLIC_CLAIM(context))
+        *value = claim(context);
     return true;
 }
 
 bool plic_write(struct vcpu *v, uint64_t offset, unsigned width,
                 uint64_t value) {
-    if (width != 4)
-        return false;
-    if (offset < sizeof regs.priority) {
-        if (SOURCES >> offset / 4 & 1 && offset / 4 < 32)
-            regs.priority[offset / 4] = value & 7;
-    } else if (offset >= PLIC_CONTEXT) {
-        unsigned context = (offset - PLIC_CONTEXT) / PLIC_CONTEXT_STRIDE;
-        switch (offset % PLIC_CONTEXT_STRIDE) {
-        case PLIC_THRESHOLD: threshold[context] = value & 7; break;
-        case PLIC_CLAIM: complete(v, value); break;
-        default: break;
-        }
-    } else if (offset >= PLIC_ENABLE && offset % PLIC_ENABLE_STRIDE == 0) {
-        unsigned context = (offset - PLIC_ENABLE) / PLIC_ENABLE_STRIDE;
-        if (context < CONTEXTS)
-            regs.enable[context][0] = value & SOURCES;
-    }
-    return true;
+    uint64_t context = (offset - PLIC_CONTEXT(0)) / PLIC_CONTEXT_SIZE;
+    uint64_t enable = (offset - PLIC_ENABLE(0)) / PLIC_ENABLE_SIZE;
+    if (context < CONTEXTS && offset == PLIC_CONTEXT(context))
+        threshold[context] = value & PLIC_MAX_PRIORITY;
+    else if (context < CONTEXTS && offset == PLIC_CLAIM(context))
+        complete(v, value);
+    else if (enable < CONTEXTS && offset == PLIC_ENABLE(enable))
+        regs.enable[enable][0] = value & SOURCES;
+    else if (offset > 0 && offset < 4 * 32)
+        regs.priority[offset / 4] = value & PLIC_MAX_PRIORITY;
+    return true; // all others are reserved or read-only
 }
 
 void plic_init(uint64_t hart) {
     map_guest(GUEST_PLIC, &regs, sizeof regs, PTE_R);
+    host.plic[PLIC_CONTEXT(context_of(hart)) / 4] = 0; // its threshold
     host_enable(hart, host.uart_source);
-    *host_register(PLIC_CONTEXT + PLIC_CONTEXT_STRIDE * context_of(hart) +
-                   PLIC_THRESHOLD) = 0;
 }
