@@ -35,42 +35,27 @@ typedef uint64_t gva_t; // guest-virtual: what a program in the guest sees
 #define csr_op_(op, csr, v)                                                    \
     asm volatile(op " " #csr ", %0" ::"rK"((uint64_t)(v)) : "memory")
 
-// scause (Priv. table "Supervisor cause register values", with H)
+// scause (Priv. "Supervisor Cause Register", with H)
 #define CAUSE_INTERRUPT (1ul << 63)
-#define CAUSE_FETCH_ACCESS 1
-#define CAUSE_ILLEGAL_INSTRUCTION 2
-#define CAUSE_LOAD_ACCESS 5
-#define CAUSE_STORE_ACCESS 7
-#define CAUSE_VIRTUAL_SUPERVISOR_ECALL 10
-#define CAUSE_FETCH_GUEST_PAGE_FAULT 20
-#define CAUSE_LOAD_GUEST_PAGE_FAULT 21
-#define CAUSE_STORE_GUEST_PAGE_FAULT 23
-#define CAUSE_VIRTUAL_INSTRUCTION 22
+enum { CAUSE_FETCH_ACCESS = 1, CAUSE_ILLEGAL_INSTRUCTION = 2 };
+enum { CAUSE_LOAD_ACCESS = 5, CAUSE_STORE_ACCESS = 7 };
+enum { CAUSE_VIRTUAL_SUPERVISOR_ECALL = 10, CAUSE_VIRTUAL_INSTRUCTION = 22 };
+enum { CAUSE_FETCH_GUEST_PAGE_FAULT = 20, CAUSE_LOAD_GUEST_PAGE_FAULT = 21 };
+enum { CAUSE_STORE_GUEST_PAGE_FAULT = 23 };
 
-// sip and sie: our own interrupts; hvip, hideleg: the guest's
-#define SIP_SSIP (1ul << 1)
-#define SIP_STIP (1ul << 5)
-#define SIP_SEIP (1ul << 9)
-#define HVIP_VSSIP (1ul << 2)
-#define HVIP_VSTIP (1ul << 6)
-#define HVIP_VSEIP (1ul << 10)
+// sip and sie: our own interrupts; hvip and hideleg: the guest's
+enum { SIP_SSIP = 1 << 1, SIP_STIP = 1 << 5, SIP_SEIP = 1 << 9 };
+enum { HVIP_VSSIP = 1 << 2, HVIP_VSTIP = 1 << 6, HVIP_VSEIP = 1 << 10 };
 
 // sstatus and vsstatus share one layout
-#define SSTATUS_SIE (1ul << 1)
-#define SSTATUS_SPIE (1ul << 5)
-#define SSTATUS_SPP (1ul << 8)
-#define SSTATUS_VS (3ul << 9)
-#define SSTATUS_FS (3ul << 13)
+enum { SSTATUS_SIE = 1 << 1, SSTATUS_SPIE = 1 << 5, SSTATUS_SPP = 1 << 8 };
+enum { SSTATUS_VS = 3 << 9, SSTATUS_FS = 3 << 13 };
 #define SSTATUS_UXL_64 (2ul << 32)
 
-#define HSTATUS_SPV (1ul << 7)
-#define HSTATUS_SPVP (1ul << 8)
-#define HSTATUS_VTW (1ul << 21)
+enum { HSTATUS_SPV = 1 << 7, HSTATUS_SPVP = 1 << 8, HSTATUS_VTW = 1 << 21 };
 #define HSTATUS_VSXL_64 (2ul << 32)
 
-#define HENVCFG_CBIE (3ul << 4)
-#define HENVCFG_CBCFE (1ul << 6)
-#define HENVCFG_CBZE (1ul << 7)
+enum { HENVCFG_CBIE = 3 << 4, HENVCFG_CBCFE = 1 << 6, HENVCFG_CBZE = 1 << 7 };
 #define HENVCFG_ADUE (1ul << 61)
 #define HENVCFG_PBMTE (1ul << 62)
 #define HENVCFG_STCE (1ul << 63)
@@ -82,30 +67,17 @@ enum { PTE_A = 64, PTE_D = 128 };
 #define INSTRUCTION_WFI 0x10500073
 
 // --- SBI 2.0: extensions, errors, reset types --------------------------------
-#define SBI_LEGACY_SET_TIMER 0
-#define SBI_LEGACY_PUTCHAR 1
-#define SBI_LEGACY_GETCHAR 2
-#define SBI_LEGACY_SHUTDOWN 8
-#define SBI_EXT_BASE 0x10
-#define SBI_EXT_TIME 0x54494d45
-#define SBI_EXT_SRST 0x53525354
-#define SBI_SUCCESS 0
-#define SBI_ERR_NOT_SUPPORTED (-2)
-#define SBI_SRST_SHUTDOWN 0
-#define SBI_SRST_NO_REASON 0
-#define SBI_SRST_SYSTEM_FAILURE 1
+enum { SBI_LEGACY_SET_TIMER, SBI_LEGACY_PUTCHAR, SBI_LEGACY_GETCHAR };
+enum { SBI_LEGACY_SHUTDOWN = 8, SBI_EXT_BASE = 0x10 };
+enum { SBI_EXT_TIME = 0x54494d45, SBI_EXT_SRST = 0x53525354 };
+enum { SBI_SUCCESS = 0, SBI_ERR_NOT_SUPPORTED = -2 };
+enum { SBI_SRST_SHUTDOWN = 0 };
+enum { SBI_SRST_NO_REASON = 0, SBI_SRST_SYSTEM_FAILURE = 1 };
 
-// --- The machine the guest sees (guest.dts says the same to the guest)
-// --------
+// --- The machine the guest sees; guest.dts says the same to the guest --------
 #define GUEST_RAM 0x80000000ul
 #define GUEST_PLIC 0x0c000000ul
-#define PLIC_ENABLE(context) (0x2000ul + PLIC_ENABLE_SIZE * (context))
-#define PLIC_ENABLE_SIZE 0x80
-#define PLIC_CONTEXT(context) (0x200000ul + PLIC_CONTEXT_SIZE * (context))
-#define PLIC_CONTEXT_SIZE 0x1000
-#define PLIC_CLAIM(context) (PLIC_CONTEXT(context) + 4)
-#define PLIC_SIZE PLIC_CONTEXT(2 * MAX_HARTS)
-#define PLIC_MAX_PRIORITY 7
+#define PLIC_SIZE 0x210000ul
 #define GUEST_UART 0x10000000ul
 #define GUEST_UART_SOURCE 10
 

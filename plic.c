@@ -16,8 +16,12 @@
 
 #include "hv.h"
 
+#define PLIC_ENABLE(context) (0x2000ul + PLIC_ENABLE_SIZE * (context))
+#define PLIC_CONTEXT(context) (0x200000ul + PLIC_CONTEXT_SIZE * (context))
+#define PLIC_CLAIM(context) (PLIC_CONTEXT(context) + 4)
+enum { PLIC_ENABLE_SIZE = 0x80, PLIC_CONTEXT_SIZE = 0x1000 };
+enum { PLIC_MAX_PRIORITY = 7, CONTEXTS = 2 * MAX_HARTS };
 #define SOURCES 0xfffffffeu // there is no source 0
-#define CONTEXTS (2 * MAX_HARTS)
 
 static struct {
     uint32_t priority[1024];

@@ -8,15 +8,8 @@
 #define SBI_IMPL_ID 0x6876 // "hv"; the registered ones are far below
 #define SBI_IMPL_VERSION 1
 
-enum {
-    SBI_BASE_GET_SPEC_VERSION,
-    SBI_BASE_GET_IMPL_ID,
-    SBI_BASE_GET_IMPL_VERSION,
-    SBI_BASE_PROBE_EXTENSION,
-    SBI_BASE_GET_MVENDORID,
-    SBI_BASE_GET_MARCHID,
-    SBI_BASE_GET_MIMPID
-};
+enum { GET_SPEC_VERSION, GET_IMPL_ID, GET_IMPL_VERSION, PROBE_EXTENSION };
+enum { GET_MVENDORID = 4, GET_MARCHID, GET_MIMPID };
 
 static struct sbiret success(long value) {
     return (struct sbiret){SBI_SUCCESS, value};
@@ -41,13 +34,13 @@ static bool has_extension(uint64_t extension) {
 
 static struct sbiret base(uint64_t function, uint64_t argument) {
     switch (function) {
-    case SBI_BASE_GET_SPEC_VERSION: return success(SBI_SPEC_2_0);
-    case SBI_BASE_GET_IMPL_ID: return success(SBI_IMPL_ID);
-    case SBI_BASE_GET_IMPL_VERSION: return success(SBI_IMPL_VERSION);
-    case SBI_BASE_PROBE_EXTENSION: return success(has_extension(argument));
-    case SBI_BASE_GET_MVENDORID: // it is the host's hart that the guest runs on
-    case SBI_BASE_GET_MARCHID:
-    case SBI_BASE_GET_MIMPID: return host_sbi(SBI_EXT_BASE, function, 0, 0, 0);
+    case GET_SPEC_VERSION: return success(SBI_SPEC_2_0);
+    case GET_IMPL_ID: return success(SBI_IMPL_ID);
+    case GET_IMPL_VERSION: return success(SBI_IMPL_VERSION);
+    case PROBE_EXTENSION: return success(has_extension(argument));
+    case GET_MVENDORID: // it is the host's hart that the guest runs on
+    case GET_MARCHID:
+    case GET_MIMPID: return host_sbi(SBI_EXT_BASE, function, 0, 0, 0);
     default: return failure(SBI_ERR_NOT_SUPPORTED);
     }
 }
