@@ -16,7 +16,7 @@ BOOTARGS = console=ttyS0
 # alone; no loop is turned into a call of memcpy, or memcpy would call itself.
 CFLAGS   = -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-relax \
            -std=gnu11 -O2 -g -ffreestanding -fno-pic -fno-stack-protector \
-           -fno-tree-loop-distribute-patterns -ffunction-sections \
+           -fno-tree-loop-distribute-patterns -fno-jump-tables -ffunction-sections -fdata-sections \
            -Wall -Wextra -Wno-unused-parameter $(if $(CI),-Werror)
 
 sources := $(wildcard *.c *.S)

@@ -15,12 +15,5 @@ boot:
         addi    t0, t0, 8
         bltu    t0, t1, 1b
 
-        la      sp, stack_top
+        la      sp, vcpus + 4096        // see struct vcpu
         call    main                    // does not return
-
-        .equ    STACK_SIZE, 8192
-        .bss
-        .balign 16
-        .skip   STACK_SIZE
-        .globl  stack_top
-stack_top:

@@ -167,7 +167,7 @@ bool isa_has_h(const char *isa) {
 void make_guest_fdt(void *to, gpa_t initrd, gpa_t initrd_end) {
     uint32_t start[] = {be32(initrd >> 32), be32(initrd)};
     uint32_t end[] = {be32(initrd_end >> 32), be32(initrd_end)};
-    char isa[1024];
+    static char isa[1024]; // half the stack
     uint32_t length = 0;
     memcpy(to, guest_dtb, fdt_size(guest_dtb));
     fdt_set(to, "linux,initrd-start", start, sizeof start);

@@ -19,7 +19,7 @@ struct image_header {
 #define IMAGE_MAGIC 0x05435352 // "RSC\x05"
 
 struct host host;
-static struct vcpu vcpu;
+struct vcpu vcpus[1];
 
 // Makes the guest take exception CAUSE with TVAL in its stval, as if its own
 // hart had raised it: Priv. "Trap Entry into VS-mode", in which the guest's
@@ -105,7 +105,7 @@ void handle_exit(struct vcpu *v) {
 _Noreturn void panic_trap(uint64_t cause, uint64_t pc, uint64_t tval) {
     die("BUG: trap %lx in the hypervisor at pc %lx, stval %lx; the guest was at"
         " %lx",
-        cause, pc, tval, vcpu.exit.pc);
+        cause, pc, tval, vcpus->exit.pc);
 }
 
 // Reads what the host has out of its device tree: nothing is assumed, and
@@ -205,9 +205,8 @@ _Noreturn void main(uint64_t hart, const void *fdt) {
 
     gpa_t dtb;
     csr_write(sepc, load_guest(ram_size, &dtb));
-    vcpu.hart = hart;
-    vcpu.sp = (uint64_t)stack_top;
-    vcpu.regs[10] = hart;
-    vcpu.regs[11] = dtb;
-    enter_guest(&vcpu);
+    vcpus->hart = hart;
+    vcpus->regs[10] = hart;
+    vcpus->regs[11] = dtb;
+    enter_guest(vcpus);
 }

@@ -16,7 +16,7 @@ typedef uint64_t gva_t; // guest-virtual: what a program in the guest sees
 
 #define MIB (1ul << 20)
 #define GIB (1ul << 30)
-#define PAGE 4096ul
+#define PAGE 4096
 #define MAX_HARTS 8
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
@@ -93,13 +93,14 @@ struct exit {
 };
 
 // One virtual hart.  It runs on the hart of the same number and nowhere else.
+// It is one page, with the hart's stack at the page's end: what an exit touches
+// is close together, because the switch between guest and hypervisor has
+// flushed the TLB, and each page costs a refill.
 struct vcpu {
     uint64_t regs[32]; // x0 to x31; trap.S knows that they come first
-    uint64_t sp;       // top of this hart's stack; trap.S knows VCPU_SP
     uint64_t hart;     // mhartid, the guest's and ours
     struct exit exit;  // why it is not running
-};
-#define VCPU_SP 256
+} __attribute__((aligned(PAGE)));
 
 // What a load or store at an emulated address asks for.
 struct access {
@@ -151,7 +152,7 @@ long hlvx_hu(gva_t gva);
 extern const char guest_kernel[], guest_kernel_end[];
 extern const char guest_initrd[], guest_initrd_end[];
 extern const char guest_dtb[];
-extern char stack_top[], hv_end[];
+extern char hv_end[];
 
 // hv.c
 unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval);

@@ -29,6 +29,8 @@ static struct {
     uint32_t enable[32][32];
 } regs __attribute__((aligned(4096)));
 
+static bool changed;     // since the last plic_update()
+static uint32_t lines;   // the sources whose line is high
 static uint32_t claimed; // by the guest, and not yet completed
 static uint32_t threshold[CONTEXTS];
 
@@ -60,19 +62,26 @@ static unsigned best(unsigned context) {
 }
 
 // The one place where the guest's external interrupt is raised and taken back.
+// It costs several pages of TLB, so it is left out when nothing has changed.
 void plic_update(struct vcpu *v) {
+    if (!changed)
+        return;
+    changed = false;
     if (best(context_of(v->hart)))
         csr_set(hvip, HVIP_VSEIP);
     else
         csr_clear(hvip, HVIP_VSEIP);
 }
 
-// The level of an emulated device's interrupt line.
+// The level of SOURCE's interrupt line.  As long as it stays low, nothing has
+// changed; if it is high, it pends again when it was claimed in between.
 void plic_set_line(unsigned source, bool level) {
-    if (level)
-        regs.pending |= 1u << source;
-    else
-        regs.pending &= ~(1u << source);
+    uint32_t bit = 1u << source;
+    if (!level && !(lines & bit))
+        return;
+    lines = level ? lines | bit : lines & ~bit;
+    regs.pending = level ? regs.pending | bit : regs.pending & ~bit;
+    changed = true;
 }
 
 // Lets SOURCE of the host's PLIC interrupt HART.
@@ -100,6 +109,7 @@ static uint32_t claim(unsigned context) {
     unsigned source = best(context);
     regs.pending &= ~(1u << source);
     claimed |= 1u << source;
+    changed = true;
     return source;
 }
 
@@ -128,6 +138,7 @@ bool plic_write(struct vcpu *v, uint64_t offset, unsigned width,
                 uint64_t value) {
     uint64_t context = (offset - PLIC_CONTEXT(0)) / PLIC_CONTEXT_SIZE;
     uint64_t enable = (offset - PLIC_ENABLE(0)) / PLIC_ENABLE_SIZE;
+    changed = true;
     if (context < CONTEXTS && offset == PLIC_CONTEXT(context))
         threshold[context] = value & PLIC_MAX_PRIORITY;
     else if (context < CONTEXTS && offset == PLIC_CLAIM(context))

@@ -3,8 +3,6 @@
 // htval and htinst, remembered in hstatus.SPV that it came from a virtual mode,
 // and jumped to stvec with all 31 registers still the guest's.
 
-#define VCPU_SP 256                     // of struct vcpu in hv.h
-
         .option arch, +h                // for the assembler: hlvx.hu
 
 // \op x1 ... x31 into, or out of, vcpu->regs at a0; not a0 itself
@@ -23,7 +21,8 @@ vm_exit:
         sd      t0, 8 * 10(a0)
         la      t0, bug                 // from here on a trap is our own
         csrw    stvec, t0
-        ld      sp, VCPU_SP(a0)
+        lui     t0, 1                   // 4096: our stack is at the end of the
+        add     sp, a0, t0              // page that begins with the registers
         mv      s0, a0                  // survives the call
         call    handle_exit
         mv      a0, s0

@@ -16,6 +16,7 @@ usage() {
 }
 say() { echo "debian: $*" >&2; }
 die() { say "$*" && exit 2; }
+why() { sed -n 's/^[EW]: //p' "$apt/log" | head -n 1; } # apt's own word
 
 # The machine's own entry for the archive's main suite, with another type and
 # other suites.  All else in it is kept: mirror, keyring, components.  Prints
@@ -75,7 +76,7 @@ begin() { # folder type suites
 	rm -rf "$apt"
 	mkdir -p "$apt/etc" "$apt/state/lists/partial" "$apt/cache/archives/partial"
 	apt=$(cd "$apt" && pwd)
-	trap 'rm -rf "$apt"' EXIT
+	trap 'rm -rf "$apt" "${dir:-$apt}.part"' EXIT
 	: >"$apt/state/status" # as if nothing was installed
 	local arch
 	arch=$(dpkg --print-architecture)
@@ -104,10 +105,8 @@ begin() { # folder type suites
 	EOF
 	entry "$2" "$3" || die "no entry for the distribution's main suite in /etc/apt"
 	say "reading the package lists of $3"
-	apt-get -c "$apt/conf" -qq update >"$apt/log" 2>&1 || {
-		grep '^[EW]:' "$apt/log" | head -n 1 >&2
-		die "the suite(s) $3 cannot be had: no network, or the mirror lacks them"
-	}
+	apt-get -c "$apt/conf" -qq update >"$apt/log" 2>&1 ||
+		die "cannot read the lists of $3: $(why)"
 }
 
 # apt's "Get:12 ..." lines as one line that counts, on stderr.
@@ -141,7 +140,7 @@ get_source() { # package dir
 	begin "$2/.apt" deb-src "$(. /etc/os-release && echo "${VERSION_CODENAME:-sid}")"
 	say "downloading the source of $1"
 	(cd "$apt" && apt-get -c "$apt/conf" -qq source --download-only --tar-only "$1") \
-		>"$apt/log" 2>&1 || { tail -n 3 "$apt/log" >&2 && die "no source package $1"; }
+		>"$apt/log" 2>&1 || die "cannot get the source of $1: $(why)"
 	for tarball in "$apt/$1"_*.orig.tar.*[!c]; do # not the signature, .asc
 		[ -e "$tarball" ] || die "the source package $1 has no upstream tarball"
 		mv "$tarball" "$2/"
@@ -165,7 +164,7 @@ fetch() { # suite dir package...
 	shift 2
 	say "downloading $* of $suite and what it needs"
 	apt-get -c "$apt/conf" -q -y --download-only -t "$suite" install "$@" 2>&1 | progress ||
-		{ grep '^E:' "$apt/log" >&2 || true; die "$* of $suite cannot be had"; }
+		die "cannot get $* of $suite: $(why)"
 	# /lib and its like are a part of /usr in newer suites, and packages of both
 	# kinds must meet in one place; tar alone keeps such a link when an archive
 	# has a folder of that name.

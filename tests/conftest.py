@@ -1,0 +1,252 @@
+"""What the tests share: the QEMUs to test on, and a guest to talk to.
+
+Run the tests with `make check`, or some of them with `tests/run -k NAME`, or
+on one QEMU with `QEMU=/path/to/qemu-system-riscv64 tests/run`.  What has been
+built already can also be tested by `/usr/bin/python3 -m pytest tests`.
+
+To add a test, write a function `test_...` into one of the files:
+
+    def test_hostname(guest):               # booted, at its prompt
+        assert guest.output("hostname") == "guest"
+
+    def test_quiet(boot):                   # with options of ./run.sh
+        with boot("-p", "quiet") as guest:
+            assert "quiet" in guest.output("cat /proc/cmdline")
+
+A test that asks for `guest`, `boot` or `qemu` runs once on each QEMU.  When it
+fails, the last lines of its consoles are shown.  There is one time-out, for
+hangs; no test sleeps to wait for something, and none tries a second time.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pexpect
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNEL = ROOT / "build/linux/arch/riscv/boot/Image"
+INITRD = ROOT / "build/rootfs/initramfs.cpio.gz"
+BACKPORTS = ROOT / "build/qemu-backports/qemu-system-riscv64"
+
+TIMEOUT = 60  # seconds for anything that the guest shall say: it guards against
+# hangs, and is far above what anything takes
+ROWS, COLUMNS = 30, 100  # no terminal's default
+PROMPT = rb"guest:/root# "
+
+# What none of the consoles may ever show.
+TROUBLE = re.compile(
+    rb"^(?:hv: .*|.*(?:Kernel panic|Oops|BUG:|WARNING:|Call Trace|stall|lockup).*)$",
+    re.MULTILINE,
+)
+
+
+def find_qemus():
+    """The QEMUs to test on: {name: command}."""
+    if os.environ.get("QEMU"):
+        commands = [os.environ["QEMU"]]
+    else:
+        commands = ["qemu-system-riscv64"]
+        commands += [str(BACKPORTS)] if BACKPORTS.exists() else []
+    qemus = {}
+    for command in commands:
+        text = subprocess.run(
+            [command, "--version"], capture_output=True, text=True, check=True
+        ).stdout
+        version = re.search(r"version (\d+\.\d+)", text)[1]
+        qemus.setdefault(f"qemu-{version}", command)
+    return qemus
+
+
+QEMUS = find_qemus()
+
+
+class Guest:
+    """A virtual machine started by run.sh on a pseudo-terminal of its own."""
+
+    def __init__(self, command, env, cwd=ROOT, trouble=False):
+        """Start COMMAND, a list; TROUBLE: its console may tell of some."""
+        self.console = bytearray()
+        self.trouble = trouble
+        self.child = pexpect.spawn(
+            command[0],
+            command[1:],
+            cwd=str(cwd),
+            env=env,
+            timeout=TIMEOUT,
+            dimensions=(ROWS, COLUMNS),
+            maxread=65536,
+        )
+        self.child.delaybeforesend = None
+        self.child.logfile_read = self
+
+    # pexpect writes what it reads to a "file".
+    def write(self, data):
+        self.console += data
+
+    def flush(self):
+        pass
+
+    def __enter__(self):
+        try:
+            self.wait_for_prompt()
+        except BaseException:
+            self.child.close(force=True)
+            raise
+        return self
+
+    def __exit__(self, kind, *_):
+        self.child.close(force=True)
+        if kind is None and not self.trouble:
+            found = TROUBLE.search(self.console.replace(b"\r", b""))
+            assert not found, "on the console: " + found[0].decode()
+
+    def expect(self, pattern):
+        """Wait for PATTERN (bytes, a regular expression); return the match."""
+        self.child.expect(pattern)
+        return self.child.match
+
+    def wait_for_prompt(self):
+        self.expect(PROMPT)
+
+    def send(self, text):
+        self.child.send(text)
+
+    def start(self, command):
+        """Type COMMAND and Enter, and don't wait for anything."""
+        self.send(command + "\r")
+
+    def run(self, command):
+        """Run COMMAND in the guest's shell; return its output and status.
+
+        The output is marked by control characters that printf makes from
+        \\002 and \\003, so what the shell echoes while the command is typed,
+        in however many lines, can't be taken for it.
+        """
+        self.start(f"printf '\\002'; {command}; printf '\\003%d\\n' $?")
+        self.expect(rb"\x02")
+        # Only the end of what is there is searched, or 1 MiB would take
+        # minutes.  Behind the mark stands nothing but the prompt.
+        self.child.expect(rb"\x03(\d+)\r\n", searchwindowsize=100)
+        output, status = self.child.before, int(self.child.match[1])
+        self.wait_for_prompt()
+        return output.replace(b"\r\n", b"\n").decode(errors="replace"), status
+
+    def output(self, command):
+        """The output of COMMAND, which has to succeed, less the last newline."""
+        output, status = self.run(command)
+        assert status == 0, f"{command}: status {status}, output {output!r}"
+        return output.rstrip("\n")
+
+    def ended(self):
+        """Wait for QEMU's end; return its exit status."""
+        self.expect(pexpect.EOF)
+        self.child.close()
+        assert self.child.signalstatus is None
+        return self.child.exitstatus
+
+    def poweroff(self):
+        self.start("poweroff")
+        assert self.ended() == 0
+
+    def tail(self, lines=40):
+        """The console's last lines, with control characters made visible."""
+        text = self.console.decode(errors="replace").replace("\r\n", "\n")
+        text = "".join(c if c >= " " or c == "\n" else f"<{ord(c):02x}>" for c in text)
+        return "\n".join(text.split("\n")[-lines:])
+
+
+@pytest.fixture(scope="session", params=QEMUS.values(), ids=QEMUS.keys())
+def qemu(request):
+    """The command of a QEMU; a test that uses it runs on each."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def out(tmp_path_factory):
+    """A folder to build the hypervisor in, for the whole session.
+
+    One does for all options: make renews what a change of them touches, in a
+    few tenths of a second, and a guest that runs needs none of the files.
+    """
+    return tmp_path_factory.mktemp("session") / "build"
+
+
+@pytest.fixture
+def spawn(request, out, qemu):
+    """spawn(COMMAND, ...): a Guest that runs COMMAND, not yet at its prompt."""
+    request.node.guests = []
+
+    def start(command, qemu_args="", **options):
+        env = dict(os.environ, O=str(out), QEMU=qemu, QEMU_ARGS=qemu_args)
+        guest = Guest(list(map(str, command)), env, **options)
+        request.node.guests.append(guest)
+        return guest
+
+    yield start
+    for guest in request.node.guests:
+        guest.child.close(force=True)
+
+
+@pytest.fixture
+def boot(spawn):
+    """boot(OPTIONS of run.sh, ...): a Guest; `with` waits for its prompt."""
+
+    def start(*arguments, **options):
+        return spawn([ROOT / "run.sh", *arguments], **options)
+
+    return start
+
+
+@pytest.fixture
+def guest(boot):
+    """A guest without options, at its prompt."""
+    with boot() as guest:
+        yield guest
+
+
+@pytest.fixture
+def run_sh(out):
+    """run_sh(OPTIONS): run.sh without a terminal, to its end."""
+
+    def run(*arguments, cwd=ROOT, **env):
+        return subprocess.run(
+            [ROOT / "run.sh", *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "O": str(out), **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+
+    return run
+
+
+@pytest.fixture
+def report(request):
+    """report(TEXT): lines that shall be seen at the end of the run."""
+    return request.config.stash.setdefault(REPORT, []).append
+
+
+REPORT = pytest.StashKey()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """Show the consoles of a test that fails."""
+    result = (yield).get_result()
+    if result.failed:
+        for guest in getattr(item, "guests", []):
+            result.sections.append(("the console's last lines", guest.tail()))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for text in config.stash.get(REPORT, []):
+        terminalreporter.write_line(text)
+    names = ", ".join(f"{name} ({path})" for name, path in QEMUS.items())
+    terminalreporter.write_line(f"tested on {names}")
+    if os.environ.get("SKIPPED"):
+        terminalreporter.write_line("SKIP: " + os.environ["SKIPPED"])

@@ -1,0 +1,373 @@
+"""The guest, as somebody at its console sees it."""
+
+import hashlib
+import os
+import random
+import re
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+
+from conftest import COLUMNS, KERNEL, ROOT, ROWS
+
+NO_SSTC = "-cpu rv64,h=true,sstc=false"  # QEMU takes the last -cpu
+
+
+def setting(name):
+    """The value of a choice like CONFIG_HZ_250=y in the kernel's config."""
+    text = (ROOT / "linux/config").read_text()
+    return re.search(rf"^CONFIG_{name}_(\w+)=y$", text, re.MULTILINE)[1]
+
+
+def host_isa(qemu, cpu, folder):
+    """riscv,isa of the machine that QEMU has for the hypervisor."""
+    dtb = folder / "host.dtb"
+    subprocess.run(
+        [qemu, "-M", f"virt,dumpdtb={dtb}", "-cpu", cpu, "-display", "none"],
+        check=True,
+        capture_output=True,
+    )
+    return subprocess.run(
+        ["fdtget", dtb, "/cpus/cpu@0", "riscv,isa"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+
+def interrupts(guest, name):
+    """How many interrupts of NAME the guest has counted."""
+    line = guest.output(f"grep {name} /proc/interrupts")
+    return int(line.split()[1])
+
+
+# --- The shell ----------------------------------------------------------------
+
+
+def test_uname(guest):
+    release = guest.output("uname -r")
+    assert release.encode() in KERNEL.read_bytes()
+    assert guest.output("uname -s -n -m") == "Linux guest riscv64"
+
+
+@pytest.mark.parametrize(
+    "command, status", [("true", 0), ("false", 1), ("sh -c 'exit 7'", 7)]
+)
+def test_exit_status(guest, command, status):
+    assert guest.run(command) == ("", status)
+
+
+def test_long_line(guest):
+    """A command that wraps in the terminal, and output that does."""
+    text = "0123456789" * 25
+    assert guest.output(f"echo {text}") == text
+
+
+def test_terminal_size(guest):
+    assert guest.output("stty size") == f"{ROWS} {COLUMNS}"
+
+
+# A program that says STX when it is in the foreground, where the terminal's
+# keys reach it; what is typed before that belongs to the shell.
+def in_foreground(guest, command):
+    guest.start(f"sh -c 'printf \"\\002\"; exec {command}'")
+    guest.expect(rb"\x02")
+
+
+def test_ctrl_c(guest):
+    in_foreground(guest, "sleep 1000")
+    guest.send("\x03")
+    guest.wait_for_prompt()
+    assert guest.output("echo $?") == "130"  # 128 + SIGINT
+
+
+def test_job_control(guest):
+    in_foreground(guest, "cat")
+    guest.send("\x1a")
+    guest.expect(rb"Stopped")
+    guest.wait_for_prompt()
+    assert "Stopped" in guest.output("jobs")
+    guest.start("fg")
+    guest.expect(rb"fg\r\n.*exec cat")
+    guest.start("hello")
+    guest.expect(rb"hello\r\nhello\r\n")  # the terminal's echo, then cat's
+    guest.send("\x03")
+    guest.wait_for_prompt()
+    assert guest.output("jobs") == ""
+
+
+def test_ps(guest):
+    lines = guest.output("ps").splitlines()
+    assert lines[0].split()[:2] == ["PID", "USER"]
+    assert any(re.match(r" *1 .*init", line) for line in lines)
+
+
+def test_top(guest):
+    guest.start("top")
+    guest.expect(rb"Mem: \d+K used")
+    guest.expect(rb"CPU: ")
+    guest.expect(rb"PID +PPID")
+    guest.send("q")
+    guest.wait_for_prompt()
+
+
+def test_vi(guest):
+    guest.start("vi /tmp/file")
+    guest.expect(rb"- /tmp/file")  # its status line
+    guest.send("ihello")
+    guest.expect(rb"hello")
+    guest.send("\rworld\x1b")
+    guest.expect(rb"\d/2 ")  # the status line again, so Escape was taken
+    guest.send(":wq\r")
+    guest.wait_for_prompt()
+    assert guest.output("cat /tmp/file") == "hello\nworld"
+
+
+# --- The end ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["poweroff", "halt", "exit", "exit 3"])
+def test_end(guest, command):
+    guest.start(command)
+    assert guest.ended() == 0
+
+
+def test_end_of_file(guest):
+    guest.send("\x04")
+    assert guest.ended() == 0
+
+
+def test_reboot(guest):
+    guest.output("touch /tmp/before")
+    guest.start("reboot")
+    guest.wait_for_prompt()
+    guest.output("test ! -e /tmp/before")
+    guest.poweroff()
+
+
+def test_20_boots(boot):
+    for _ in range(20):
+        with boot() as guest:
+            guest.poweroff()
+
+
+def test_second_start_is_quick(boot):
+    """From ./run.sh to the prompt when there is nothing to build."""
+    with boot() as guest:
+        guest.poweroff()
+    start = time.monotonic()
+    with boot():
+        assert time.monotonic() - start < 2
+
+
+# --- Time ---------------------------------------------------------------------
+
+
+def sleep_2(guest):
+    """`sleep 2` has to take 2 s for the guest, for us, and by both clocks."""
+    guest.start("printf '\\002'; date +%s.%N; sleep 2; printf '\\002'; date +%s.%N")
+    times = []
+    for _ in range(2):
+        inside = float(guest.expect(rb"\x02([\d.]+)\r\n")[1])
+        times.append((inside, time.monotonic()))
+    guest.wait_for_prompt()
+    inside, outside = (b - a for a, b in zip(*times))
+    assert inside == pytest.approx(2, rel=0.1)
+    assert outside == pytest.approx(2, rel=0.1)
+    assert inside == pytest.approx(outside, rel=0.1)
+
+
+def test_sleep(guest):
+    sleep_2(guest)
+
+
+def test_timer_without_sstc(boot):
+    with boot(qemu_args=NO_SSTC) as guest:
+        assert guest.run("dmesg | grep -i sstc") == ("", 1)
+        before = interrupts(guest, "riscv-timer")
+        sleep_2(guest)
+        assert interrupts(guest, "riscv-timer") > before
+        guest.poweroff()
+
+
+def test_lpj(guest):
+    """The kernel's loops_per_jiffy is timebase / HZ, as it would calibrate to."""
+    cells = guest.output("xxd -p /proc/device-tree/cpus/timebase-frequency")
+    line = guest.output("dmesg | grep 'Calibrating delay loop'")
+    lpj = int(re.search(r"lpj=(\d+)", line)[1])
+    assert lpj == int(cells, 16) / int(setting("HZ"))
+
+
+# --- The machine --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mib", [128, 512, 2048])
+def test_memory(boot, mib):
+    with boot("-m", mib) as guest:
+        text = guest.output("cat /proc/meminfo")
+        total = int(re.search(r"MemTotal: +(\d+) kB", text)[1]) / 1024
+        # The kernel keeps some for itself.
+        assert 0.95 * mib - 10 < total < mib
+        guest.poweroff()
+
+
+@pytest.mark.parametrize("cpu", ["rv64,h=true", "rv64,h=true,sstc=false"])
+def test_isa(boot, qemu, cpu, tmp_path):
+    """The guest's ISA is the host's, without what it can't have."""
+    letters, *host = host_isa(qemu, cpu, tmp_path).split("_")
+    with boot(qemu_args=f"-cpu {cpu}") as guest:
+        isa = guest.output("tr -d '\\0' </proc/device-tree/cpus/cpu@0/riscv,isa")
+    got, *extensions = isa.split("_")
+    assert "h" in letters and got == letters.replace("h", "")
+    assert set(extensions) <= set(host)
+    assert not [e for e in extensions if e.startswith("sh") or e == "zawrs"]
+    assert [e for e in host if e.startswith("zb")] == [
+        e for e in extensions if e.startswith("zb")
+    ]
+    assert ("sstc" in extensions) == ("sstc" in host) == ("sstc=false" not in cpu)
+
+
+def test_random_seed(guest):
+    """The seed of the host's device tree is there at once, and counts."""
+    line = guest.output("dmesg | grep 'crng init done'")
+    assert "[    0.000000]" in line
+
+
+def test_console_interrupts(guest):
+    before = interrupts(guest, "ttyS0")
+    guest.output("cat /proc/meminfo")
+    assert interrupts(guest, "ttyS0") > before
+
+
+def test_device_access(guest):
+    """Byte and word accesses through /dev/mem: UART and PLIC."""
+    for value in ("0x5A", "0xA5"):
+        guest.output(f"devmem 0x10000007 8 {value}")  # the scratch register
+        assert guest.output("devmem 0x10000007 8") == value
+    assert guest.output("devmem 0x0c000028 32") == "0x00000001"  # priority of 10
+
+
+@pytest.mark.parametrize(
+    "access", ["0x30000000 32", "0x30000000 8 1", "0x10000004 32", "0x0c000028 64"]
+)
+def test_bad_access(boot, access):
+    """No device there, or not in that width: a fault for the program alone."""
+    with boot(trouble=True) as guest:
+        output, status = guest.run(f"devmem {access}")
+        assert status in (128 + 7, 128 + 11)  # SIGBUS, SIGSEGV
+        guest.poweroff()
+
+
+# --- The console under load ---------------------------------------------------
+
+
+def test_paste_raw(guest):
+    """4 KiB of any characters at once, to a program that takes them raw."""
+    # But Ctrl-a, with which QEMU's own commands begin.
+    data = bytes(random.choices([b for b in range(256) if b != 1], k=4096))
+    guest.start("stty raw -echo; printf '\\002'; head -c 4096 | sha256sum; stty sane")
+    guest.expect(rb"\x02")
+    assert os.write(guest.child.fileno(), data) == len(data)
+    digest = guest.expect(rb"([0-9a-f]{64})  -")[1].decode()
+    assert digest == hashlib.sha256(data).hexdigest()
+    guest.wait_for_prompt()
+
+
+def test_paste_lines(guest):
+    """4 KiB of text at once, in lines, which the guest echoes meanwhile."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    lines = ["".join(random.choices(letters, k=63)) for _ in range(64)]
+    data = "".join(line + "\n" for line in lines).encode()
+    guest.start("printf '\\002'; cat >/tmp/pasted; printf '\\002'")
+    guest.expect(rb"\x02")
+    assert os.write(guest.child.fileno(), data) == len(data)
+    guest.expect(lines[-1].encode() + rb"\r\n")  # its echo
+    guest.send("\x04")
+    guest.expect(rb"\x02")
+    guest.wait_for_prompt()
+    digest = guest.output("sha256sum </tmp/pasted").split()[0]
+    assert digest == hashlib.sha256(data).hexdigest()
+
+
+def test_print_1_mib(guest):
+    guest.output("head -c 600000 /dev/urandom | xxd -p | head -c 1048576 >/tmp/text")
+    digest = guest.output("sha256sum </tmp/text").split()[0]
+    text, status = guest.run("cat /tmp/text")
+    assert status == 0 and len(text) == 1 << 20
+    assert hashlib.sha256(text.encode()).hexdigest() == digest
+
+
+# --- What the hypervisor says when it can't -----------------------------------
+
+
+@pytest.mark.parametrize(
+    "qemu_args, line",
+    [
+        (
+            "-cpu rv64,h=false",
+            rb"hv: this hart has no H extension: start QEMU with -cpu rv64,h=true",
+        ),
+        (
+            "-m 512",
+            rb"hv: the guest wants 1024 MiB of RAM, the host has \d+ MiB left",
+        ),
+    ],
+)
+def test_refusal(boot, qemu_args, line):
+    """One clear line, and QEMU ends."""
+    guest = boot(qemu_args=qemu_args, trouble=True)
+    guest.expect(line + rb"\r\n")
+    guest.ended()
+    assert guest.console.count(b"hv: ") == 1
+
+
+# --- The number of VM exits ---------------------------------------------------
+
+# What `-d int` logs for each trap, and the causes that mean: out of the guest.
+# With H, all other causes are either the guest's own business (it took them in
+# VS-mode: 8, 12, 13, 15 and interrupts 2, 6, 10) or the firmware's (9, 11).
+TRAP = re.compile(r"async:(\d), cause:([0-9a-f]+), epc:0x([0-9a-f]+)")
+EXITS = {
+    (0, 10): "SBI call",
+    (0, 20): "fetch, no memory there",
+    (0, 21): "load from a device",
+    (0, 22): "virtual instruction",
+    (0, 23): "store to a device",
+    (1, 1): "interrupt: software",
+    (1, 5): "interrupt: timer",
+    (1, 9): "interrupt: external",
+}
+FIRMWARE_END = 0x80200000
+
+
+def count_exits(log):
+    """The VM exits in LOG, a text of -d int, by cause.
+
+    Illegal instructions (2) go to the firmware first, which hands them on;
+    those of its own, it probes for CSRs, come from below FIRMWARE_END.
+    """
+    count = Counter()
+    for match in TRAP.finditer(log):
+        trap = int(match[1]), int(match[2], 16)
+        if trap in EXITS:
+            count[EXITS[trap]] += 1
+        elif trap == (0, 2) and int(match[3], 16) >= FIRMWARE_END:
+            count["illegal instruction"] += 1
+    return count
+
+
+# 10 % above what was measured with the kernel of Debian 12.
+EXITS_TO_PROMPT = 10000
+
+
+def test_exits_to_prompt(boot, request, report, tmp_path):
+    log = tmp_path / "int.log"
+    with boot("-p", "quiet", qemu_args=f"-d int -D {log}"):
+        count = count_exits(log.read_text())
+    report(f"VM exits to the prompt, quiet ({request.node.callspec.id}):")
+    for cause, number in count.most_common():
+        report(f"{number:7} {cause}")
+    report(f"{count.total():7} in all, at most {EXITS_TO_PROMPT} allowed")
+    assert 0 < count.total() <= EXITS_TO_PROMPT
