@@ -36,7 +36,8 @@ $(O)/%.o: % hv.h Makefile | $(O)
 # The guest's files are named on the command line, so what they were last time
 # is kept in a file that changes only when they do.
 $(O)/guest.options: FORCE | $(O)
-	@printf '%s\n' '$(KERNEL)' '$(INITRD)' '$(MEM)' '$(BOOTARGS)' >$@.new
+	@readlink -f '$(KERNEL)' '$(INITRD)' >$@.new
+	@printf '%s\n' '$(MEM)' '$(BOOTARGS)' >>$@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(O)/guest.S.o: CFLAGS += -DKERNEL='"$(KERNEL)"' -DINITRD='"$(INITRD)"' \

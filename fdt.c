@@ -155,11 +155,14 @@ static uint32_t guest_isa(char *to, const char *from) {
     return out + 1 - to;
 }
 
-// Whether an ISA string has the letter h among its single-letter extensions.
-bool isa_has_h(const char *isa) {
-    while (*isa && *isa != '_' && *isa != 'h')
-        isa++;
-    return *isa == 'h';
+// Whether ISA names an extension: one letter, which stands before the first
+// '_', or a name together with the '_' before it.
+bool isa_has(const char *isa, const char *name) {
+    bool letter = !name[1];
+    for (; *isa && !(letter && *isa == '_'); isa++)
+        if (has_prefix(isa, name))
+            return true;
+    return false;
 }
 
 // Writes the guest's device tree to TO: guest.dts with what is the host's to

@@ -181,7 +181,11 @@ static void init_csrs(void) {
     // of time with vstimecmp.
     csr_write(henvcfg, HENVCFG_STCE | HENVCFG_PBMTE | HENVCFG_ADUE |
                            HENVCFG_CBZE | HENVCFG_CBCFE | HENVCFG_CBIE);
-    host.sstc = csr_read(henvcfg) & HENVCFG_STCE;
+    // QEMU 7.2 keeps STCE without having Sstc, firmware may leave Sstc switched
+    // off: both must say so.
+    uint32_t length;
+    host.sstc = csr_read(henvcfg) & HENVCFG_STCE &&
+                isa_has(fdt_value(host.fdt, "riscv,isa", &length), "_sstc");
     if (host.sstc)
         csr_write(vstimecmp, -1);
 
@@ -191,7 +195,8 @@ static void init_csrs(void) {
 // The boot hart, from boot.S: HART is its number, FDT the host's device tree.
 _Noreturn void main(uint64_t hart, const void *fdt) {
     uint32_t length;
-    if (!isa_has_h(fdt_value(fdt, "riscv,isa", &length)))
+    const char *isa = fdt_value(fdt, "riscv,isa", &length);
+    if (!isa || !isa_has(isa, "h"))
         die("this hart has no H extension: start QEMU with -cpu rv64,h=true");
     find_host(fdt);
     init_csrs();

@@ -197,7 +197,7 @@ const void *fdt_get(const void *fdt, fdt_node node, const char *name,
 const void *fdt_value(const void *fdt, const char *name, uint32_t *length);
 uint64_t fdt_reg(const void *fdt, fdt_node node, uint64_t *size, uint32_t *irq);
 void make_guest_fdt(void *to, gpa_t initrd, gpa_t initrd_end);
-bool isa_has_h(const char *isa);
+bool isa_has(const char *isa, const char *name);
 
 // print.c
 struct sbiret host_sbi(uint64_t extension, uint64_t function, uint64_t a0,

@@ -9,12 +9,12 @@ usage: ./run.sh [options]
   -i, --initrd FILE    with this initramfs instead of our own
   -p, --params "ARGS"  more boot arguments for the kernel
   -m, --mem MIB        the guest's RAM (1024)
-  -c, --cpus N         the guest's harts (1)
-  -d, --disk FILE      give the guest this disk
-  -n, --net            give the guest a network card
+  -c, --cpus N         the guest's harts (1; more are not there yet)
+  -d, --disk FILE      give the guest this disk (not there yet)
+  -n, --net            give the guest a network card (not there yet)
       --bare           the same guest on QEMU without the hypervisor
-      --gdb            start stopped, and wait for gdb
-      --stats          print where the exits went at power-off
+      --gdb            start stopped, and wait for gdb (not there yet)
+      --stats          print where the exits went (not there yet)
       --dry-run        build, and print the QEMU command instead of running it
   -h, --help           this text
 environment: QEMU=command (qemu-system-riscv64), QEMU_ARGS="more arguments",
@@ -90,6 +90,13 @@ append+="${params:+ $params}"
 build() {
 	make --no-print-directory -s O="$O" "$@"
 }
+
+# make can't take a name with a space in it, but a link of ours can point there.
+link() { # name file
+	mkdir -p "$O"
+	ln -sfn "$2" "$O/$1"
+	echo "$O/$1"
+}
 [ -n "$kernel" ] || build "${kernel:=build/linux/arch/riscv/boot/Image}"
 [ -n "$initrd" ] || build "${initrd:=build/rootfs/initramfs.cpio.gz}"
 
@@ -108,7 +115,8 @@ command=("$qemu" -M virt -cpu rv64,h=true -nographic)
 if [ -n "$bare" ]; then
 	command+=(-m "$mem" -kernel "$kernel" -initrd "$initrd" -append "$append")
 else
-	build KERNEL="$kernel" INITRD="$initrd" MEM="$mem" BOOTARGS="$append"
+	build KERNEL="$(link kernel "$(realpath "$kernel")")" \
+		INITRD="$(link initrd "$(realpath "$initrd")")" MEM="$mem" BOOTARGS="$append"
 	# The guest's RAM and a GiB for the firmware, for us, and so that the
 	# guest's can begin at a multiple of 1 GiB: then one entry maps it.
 	command+=(-m $((mem + 1024)) -kernel "$O/hv.elf")

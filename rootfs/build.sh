@@ -10,7 +10,7 @@ mkdir -p "$1"
 out=$(cd "$1" && pwd)
 bb=$out/busybox
 log=$out/build.log
-make="make -C $bb ARCH=riscv CROSS_COMPILE=riscv64-linux-gnu-"
+mk() { make -C "$bb" ARCH=riscv CROSS_COMPILE=riscv64-linux-gnu- "$@"; }
 
 echo "rootfs: building BusyBox and the initramfs (log: $1/build.log)"
 exec 3>"$log"
@@ -49,27 +49,28 @@ if [ ! -d "$bb" ]; then
 	mv "$bb.new" "$bb"
 fi
 
-# The configuration: everything off, but what the fragment names.  BusyBox's
-# kconfig takes the first of two lines about a symbol, so the fragment stands
-# in front.
+# The configuration: everything off but what the fragment names.  BusyBox's
+# kconfig ignores KCONFIG_ALLCONFIG; of two lines about a symbol it takes the
+# first, so the fragment goes in front of what allnoconfig wrote.
 if ! cmp -s "$here/config" "$out/config.used"; then
 	rm -f "$out/config.used"
-	$make allnoconfig >&3 2>&3 || fail "make allnoconfig failed"
-	cat "$here/config" "$bb/.config" >"$out/config.new"
-	mv "$out/config.new" "$bb/.config"
-	yes "" | $make oldconfig >&3 2>&3 || true # yes always dies of SIGPIPE
+	mk allnoconfig >&3 2>&3 || fail "make allnoconfig failed"
+	mv "$bb/.config" "$out/config.none"
+	cat "$here/config" "$out/config.none" >"$bb/.config"
+	{ yes "" || true; } | mk oldconfig >&3 2>&3 || fail "make oldconfig failed"
 	missing=
-	for name in $(sed -n 's/^\(CONFIG_[A-Za-z0-9_]*\)=.*/\1/p' "$here/config"); do
-		grep -q "^config ${name#CONFIG_}\$" <(find "$bb" -name Config.in -exec cat {} +) || continue
-		grep -qxF "$(grep "^$name=" "$here/config")" "$bb/.config" ||
-			missing="$missing $name"
-	done
-	[ -z "$missing" ] || fail "not taken from rootfs/config:$missing"
+	while IFS= read -r line; do
+		name=${line%%=*}
+		# allnoconfig mentions every symbol that this version has
+		grep -q "$name[= ]" "$out/config.none" || continue
+		grep -qxF -- "$line" "$bb/.config" || missing="$missing $name"
+	done < <(grep '^CONFIG_' "$here/config")
+	[ -z "$missing" ] || fail "rootfs/config names what it cannot have:$missing"
 	cp "$here/config" "$out/config.used"
 fi
 
-export KCONFIG_NOTIMESTAMP=1
-$make -j"$(nproc)" busybox busybox.links 2>&1 | progress 330 || fail "BusyBox did not build"
+export KCONFIG_NOTIMESTAMP=1 SOURCE_DATE_EPOCH=0
+mk -j"$(nproc)" busybox busybox.links 2>&1 | progress 280 || fail "BusyBox did not build"
 
 # The archive, written by hand: 110 characters of header, name, data, each
 # padded to four bytes.  So device nodes need no root, every owner is root and
@@ -93,7 +94,7 @@ file() { # name source
 	pad "$size"
 }
 archive() {
-	for d in bin dev etc mnt proc root run sbin sys tmp usr usr/bin usr/sbin \
+	for d in . bin dev etc mnt proc root run sbin sys tmp usr usr/bin usr/sbin \
 		usr/share usr/share/udhcpc; do
 		dir $d
 	done

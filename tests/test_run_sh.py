@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import struct
 
 import pytest
 
@@ -28,6 +29,9 @@ def files(tmp_path):
     (tmp_path / "empty").touch()
     with open(tmp_path / "large", "wb") as large:
         large.truncate(100 << 20)
+    # An Image's header, with 100 MiB as its size in memory.
+    header = struct.pack("<16xQ32xI", 100 << 20, 0x05435352)
+    (tmp_path / "huge").write_bytes(header)
     return tmp_path
 
 
@@ -58,7 +62,7 @@ def contents(folder, *without):
         ("-k text", "text is no RISC-V Linux Image"),
         ("-k empty", "empty is no RISC-V Linux Image"),
         ("-m 64 -i large", "large needs 10.* KiB, .*: try a larger --mem"),
-        ("-m 16", "Image needs .* KiB, .*: try a larger --mem"),
+        ("-m 64 -k huge", "huge needs 10.* KiB, .*: try a larger --mem"),
         ("-m 0", "-m takes a number from"),
         ("-m -5", "-m takes a number from"),
         ("-m 1G", "-m takes a number from"),
@@ -141,17 +145,20 @@ def test_name_with_space(boot, tmp_path, option, file):
 
 # --- What it builds -----------------------------------------------------------
 
-# What has to be built anew when the guest changes, and nothing else.
+# What has to be built anew in any case, and when the guest's options change.
 GUEST = {"guest.options", "guest.dtb", "guest.S.o", "hv.elf", "hv.asm", "hv.sym"}
+
+
+LINKED = {"hv.elf", "hv.asm", "hv.sym"}
 
 
 @pytest.fixture
 def build(run_sh, out):
     """build(OPTIONS): lets run.sh build, and tells which files are new."""
 
-    def run(*arguments):
+    def run(*arguments, **options):
         before = contents(out)
-        result = run_sh("--dry-run", *arguments)
+        result = run_sh("--dry-run", *arguments, **options)
         assert result.returncode == 0, result.stderr
         after = contents(out).items()
         return {os.path.basename(name) for name, _ in after - before.items()}
@@ -188,10 +195,15 @@ def test_bare_builds_nothing(build):
     assert build("--bare", "-p", "other") == set()
 
 
-def test_rebuild_for_source(run_sh, out, tmp_path):
-    """Only the object of the file that was changed, in a copy of the tree."""
+def test_rebuild_for_source(build, tmp_path):
+    """In a copy of the tree: a .c file and its object, the header and all."""
     tree = tmp_path / "tree"
-    skip = shutil.ignore_patterns(".git", "build")
-    shutil.copytree(ROOT, tree, ignore=skip)
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", "build"))
     (tree / "build").symlink_to(ROOT / "build")
-    raise NotImplementedError
+    run_sh = tree / "run.sh"
+    build(script=run_sh)
+    os.utime(tree / "hv.c")
+    assert build(script=run_sh) == {"hv.c.o"} | LINKED
+    os.utime(tree / "hv.h")
+    objects = {f"{file.name}.o" for file in tree.glob("*.[cS]")}
+    assert build(script=run_sh) == objects | LINKED
