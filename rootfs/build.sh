@@ -13,6 +13,8 @@ log=$out/build.log
 mk() { make -C "$bb" ARCH=riscv CROSS_COMPILE=riscv64-linux-gnu- "$@"; }
 
 echo "rootfs: building BusyBox and the initramfs (log: $1/build.log)"
+exec 9>"$out/.lock"
+flock 9 # two at once in one folder would spoil it
 exec 3>"$log"
 
 fail() {
@@ -49,6 +51,9 @@ if [ ! -d "$bb" ]; then
 	mv "$bb.new" "$bb"
 fi
 
+# The same source gives the same bytes.
+export KCONFIG_NOTIMESTAMP=1 SOURCE_DATE_EPOCH=0
+
 # The configuration: everything off but what the fragment names.  BusyBox's
 # kconfig ignores KCONFIG_ALLCONFIG; of two lines about a symbol it takes the
 # first, so the fragment goes in front of what allnoconfig wrote.
@@ -62,14 +67,13 @@ if ! cmp -s "$here/config" "$out/config.used"; then
 	while IFS= read -r line; do
 		name=${line%%=*}
 		# allnoconfig mentions every symbol that this version has
-		grep -q "$name[= ]" "$out/config.none" || continue
+		grep -q "${name}[= ]" "$out/config.none" || continue
 		grep -qxF -- "$line" "$bb/.config" || missing="$missing $name"
 	done < <(grep '^CONFIG_' "$here/config")
 	[ -z "$missing" ] || fail "rootfs/config names what it cannot have:$missing"
 	cp "$here/config" "$out/config.used"
 fi
 
-export KCONFIG_NOTIMESTAMP=1 SOURCE_DATE_EPOCH=0
 mk -j"$(nproc)" busybox busybox.links 2>&1 | progress 280 || fail "BusyBox did not build"
 
 # The archive, written by hand: 110 characters of header, name, data, each
