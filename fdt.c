@@ -19,16 +19,14 @@ static uint32_t be32(uint32_t x) {
     return x >> 24 | (x >> 8 & 0xff00) | (x << 8 & 0xff0000) | x << 24;
 }
 
-static bool same(const char *a, const char *b) {
-    while (*a && *a == *b)
-        a++, b++;
-    return *a == *b;
-}
-
 static bool has_prefix(const char *string, const char *prefix) {
     while (*prefix && *string == *prefix)
         string++, prefix++;
     return !*prefix;
+}
+
+static bool same(const char *a, const char *b) {
+    return has_prefix(a, b) && has_prefix(b, a);
 }
 
 uint64_t fdt_size(const void *fdt) {
@@ -93,18 +91,17 @@ const void *fdt_value(const void *fdt, const char *name, uint32_t *length) {
     return node ? fdt_get(fdt, node, name, length) : (*length = 0, NULL);
 }
 
-// Address and SIZE in the "reg" of NODE, two cells each as on every board with
-// 64-bit addresses.  *IRQ is its first interrupt, or 0.
-uint64_t fdt_reg(const void *fdt, fdt_node node, uint64_t *size,
-                 uint32_t *irq) {
-    uint32_t length;
-    const uint32_t *interrupts = fdt_get(fdt, node, "interrupts", &length);
-    *irq = length ? be32(*interrupts) : 0;
-    const uint32_t *reg = fdt_get(fdt, node, "reg", &length);
+// Where NODE's device is, two cells each for address and size, as on every
+// board with 64-bit addresses, and its first interrupt, 0 if it has none.
+struct region fdt_region(const void *fdt, fdt_node node) {
+    uint32_t length = 0;
+    const uint32_t *reg = node ? fdt_get(fdt, node, "reg", &length) : NULL;
     if (length < 16)
-        die("a node of the device tree has no reg");
-    *size = (uint64_t)be32(reg[2]) << 32 | be32(reg[3]);
-    return (uint64_t)be32(reg[0]) << 32 | be32(reg[1]);
+        die("the device tree lacks memory, ns16550a, plic, or a reg of theirs");
+    hpa_t base = (uint64_t)be32(reg[0]) << 32 | be32(reg[1]);
+    uint64_t size = (uint64_t)be32(reg[2]) << 32 | be32(reg[3]);
+    const uint32_t *irq = fdt_get(fdt, node, "interrupts", &length);
+    return (struct region){base, size, length ? be32(*irq) : 0};
 }
 
 // Gives property NAME of whatever nodes have it another VALUE, no longer than
@@ -116,7 +113,8 @@ static void fdt_set(void *fdt, const char *name, const void *value,
         uint32_t room, used = (length + 3) / 4;
         uint32_t *old = (uint32_t *)fdt_get(fdt, n, name, &room);
         if (length > room)
-            die("guest.dts has no room for a %s of %d bytes", name, length);
+            die("guest.dts has no room for a %s of %ld bytes", name,
+                (uint64_t)length);
         old[-2] = be32(length);
         memcpy(old, value, length);
         for (; used < (room + 3) / 4; used++)
@@ -171,7 +169,7 @@ void make_guest_fdt(void *to, gpa_t initrd, gpa_t initrd_end) {
     uint32_t start[] = {be32(initrd >> 32), be32(initrd)};
     uint32_t end[] = {be32(initrd_end >> 32), be32(initrd_end)};
     static char isa[1024]; // half the stack
-    uint32_t length = 0;
+    uint32_t length;
     memcpy(to, guest_dtb, fdt_size(guest_dtb));
     fdt_set(to, "linux,initrd-start", start, sizeof start);
     fdt_set(to, "linux,initrd-end", end, sizeof end);
@@ -179,6 +177,5 @@ void make_guest_fdt(void *to, gpa_t initrd, gpa_t initrd_end) {
     fdt_set(to, "rng-seed", seed, length);
     const void *timebase = fdt_value(host.fdt, "timebase-frequency", &length);
     fdt_set(to, "timebase-frequency", timebase, length);
-    fdt_set(to, "riscv,isa", isa,
-            guest_isa(isa, fdt_value(host.fdt, "riscv,isa", &length)));
+    fdt_set(to, "riscv,isa", isa, guest_isa(isa, host.isa));
 }

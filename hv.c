@@ -8,13 +8,11 @@
 // The header of a RISC-V Linux Image (Linux: Documentation/riscv/boot-image-
 // header.rst).
 struct image_header {
-    uint32_t code[2];
+    uint64_t code;
     uint64_t text_offset; // from the start of RAM, in bytes
     uint64_t image_size;  // with .bss, in bytes
-    uint64_t flags;
-    uint32_t version, reserved[3];
-    uint64_t old_magic;
-    uint32_t magic, pe_header;
+    uint64_t others[4];
+    uint32_t magic;
 };
 #define IMAGE_MAGIC 0x05435352 // "RSC\x05"
 
@@ -103,28 +101,25 @@ void handle_exit(struct vcpu *v) {
 
 // A trap out of the hypervisor itself.
 _Noreturn void panic_trap(uint64_t cause, uint64_t pc, uint64_t tval) {
-    die("BUG: trap %lx in the hypervisor at pc %lx, stval %lx; the guest was at"
-        " %lx",
-        cause, pc, tval, vcpus->exit.pc);
+    die("BUG: trap %lx in the hypervisor at pc %lx, stval %lx", cause, pc,
+        tval);
 }
 
 // Reads what the host has out of its device tree: nothing is assumed, and
 // nothing is probed for, because an address that is not listed may fault.
 static void find_host(const void *fdt) {
-    fdt_node memory = fdt_find(fdt, NULL, "device_type", "memory");
-    fdt_node uart = fdt_find(fdt, NULL, "compatible", "ns16550a");
-    fdt_node plic = fdt_find(fdt, NULL, "compatible", "sifive,plic-1.0.0");
-    if (!memory || !uart || !plic)
-        die("the host's device tree lacks memory, ns16550a or plic");
-    uint64_t size;
-    uint32_t irq;
-    hpa_t start = fdt_reg(fdt, memory, &size, &irq);
-    init_heap(start + size);
+    uint32_t length;
+    struct region memory =
+        fdt_region(fdt, fdt_find(fdt, NULL, "device_type", "memory"));
+    init_heap(memory.base + memory.size);
     // The firmware's copy may lie where the guest's RAM will be.
-    host.fdt = memcpy(alloc(fdt_size(fdt), 8), fdt, fdt_size(fdt));
-    host.plic = (volatile uint32_t *)fdt_reg(fdt, plic, &size, &irq);
-    host.uart =
-        (volatile uint8_t *)fdt_reg(fdt, uart, &size, &host.uart_source);
+    fdt = host.fdt = memcpy(alloc(fdt_size(fdt), 8), fdt, fdt_size(fdt));
+    host.isa = fdt_value(fdt, "riscv,isa", &length);
+    if (!host.isa || !isa_has(host.isa, "h"))
+        die("this hart has no H extension: start QEMU with -cpu rv64,h=true");
+    host.plic =
+        fdt_region(fdt, fdt_find(fdt, NULL, "compatible", "sifive,plic-1.0.0"));
+    host.uart = fdt_region(fdt, fdt_find(fdt, NULL, "compatible", "ns16550a"));
 }
 
 // Copies kernel, initramfs and device tree into the guest's RAM.  Returns the
@@ -183,9 +178,7 @@ static void init_csrs(void) {
                            HENVCFG_CBZE | HENVCFG_CBCFE | HENVCFG_CBIE);
     // QEMU 7.2 keeps STCE without having Sstc, firmware may leave Sstc switched
     // off: both must say so.
-    uint32_t length;
-    host.sstc = csr_read(henvcfg) & HENVCFG_STCE &&
-                isa_has(fdt_value(host.fdt, "riscv,isa", &length), "_sstc");
+    host.sstc = csr_read(henvcfg) & HENVCFG_STCE && isa_has(host.isa, "_sstc");
     if (host.sstc)
         csr_write(vstimecmp, -1);
 
@@ -194,19 +187,15 @@ static void init_csrs(void) {
 
 // The boot hart, from boot.S: HART is its number, FDT the host's device tree.
 _Noreturn void main(uint64_t hart, const void *fdt) {
-    uint32_t length;
-    const char *isa = fdt_value(fdt, "riscv,isa", &length);
-    if (!isa || !isa_has(isa, "h"))
-        die("this hart has no H extension: start QEMU with -cpu rv64,h=true");
     find_host(fdt);
     init_csrs();
-
-    uint64_t ram_size;
-    fdt_reg(guest_dtb, fdt_find(guest_dtb, NULL, "device_type", "memory"),
-            &ram_size, &length);
+    uint64_t ram_size = fdt_region(guest_dtb, fdt_find(guest_dtb, NULL,
+                                                       "device_type", "memory"))
+                            .size;
     init_guest_ram(ram_size);
-    plic_init(hart);
-    uart_init();
+    plic_init();
+    uart_init(hart);
+    virtio_init(hart);
 
     gpa_t dtb;
     csr_write(sepc, load_guest(ram_size, &dtb));

@@ -35,6 +35,8 @@ typedef uint64_t gva_t; // guest-virtual: what a program in the guest sees
 #define csr_op_(op, csr, v)                                                    \
     asm volatile(op " " #csr ", %0" ::"rK"((uint64_t)(v)) : "memory")
 
+#define fence() asm volatile("fence" ::: "memory")
+
 // scause (Priv. "Supervisor Cause Register", with H)
 #define CAUSE_INTERRUPT (1ul << 63)
 enum { CAUSE_FETCH_ACCESS = 1, CAUSE_ILLEGAL_INSTRUCTION = 2 };
@@ -78,8 +80,11 @@ enum { SBI_SRST_NO_REASON = 0, SBI_SRST_SYSTEM_FAILURE = 1 };
 #define GUEST_RAM 0x80000000ul
 #define GUEST_PLIC 0x0c000000ul
 #define PLIC_SIZE 0x210000ul
+#define GUEST_VIRTIO 0x10001000ul
+#define VIRTIO_SLOTS 8
 #define GUEST_UART 0x10000000ul
 #define GUEST_UART_SOURCE 10
+enum { UART_LCR = 3, UART_MCR = 4, UART_LCR_DLAB = 128, UART_MCR_LOOP = 16 };
 
 // --- Types -------------------------------------------------------------------
 
@@ -102,28 +107,27 @@ struct vcpu {
     struct exit exit;  // why it is not running
 } __attribute__((aligned(PAGE)));
 
-// What a load or store at an emulated address asks for.
+// A load or store at an address that is no memory.
 struct access {
     bool store;       // store or AMO; else load
     bool sign_extend; // LB, LH and LW fill the register with the sign
     uint8_t width;    // bytes: 1, 2, 4 or 8
     uint8_t reg;      // where the value goes to or comes from
     uint8_t length;   // of the instruction in bytes: 2 or 4
+    uint64_t offset;  // from the device's base, aligned to width
+    uint64_t value;   // read, or to be written
 };
 
-// A device.  WIDTHS has a bit for each width that its registers have; OFFSET is
-// from the base and aligned to WIDTH.  False says that there is no such
-// register.
-typedef bool device_read(struct vcpu *v, uint64_t offset, unsigned width,
-                         uint64_t *value);
-typedef bool device_write(struct vcpu *v, uint64_t offset, unsigned width,
-                          uint64_t value);
+// A device.  WIDTHS has a bit for each width that its registers have.  Its
+// functions return false if there is no such register: the guest gets an access
+// fault.  Without READ the guest reads its registers as memory, see
+// map_guest().
 struct device {
     gpa_t base;
     uint64_t size;
     unsigned widths;
-    device_read *read;
-    device_write *write;
+    bool (*read)(struct vcpu *v, struct access *a);
+    bool (*write)(struct vcpu *v, const struct access *a);
 };
 
 // A node of a flattened device tree: where its token FDT_BEGIN_NODE stands.
@@ -134,13 +138,19 @@ struct sbiret {
     long value;
 };
 
+// Where a device is.
+struct region {
+    hpa_t base;
+    uint64_t size; // bytes
+    uint32_t irq;  // its interrupt's number at the host's PLIC
+};
+
 // What main() found out about the machine below.
 struct host {
     const void *fdt; // our copy of its device tree
-    volatile uint32_t *plic;
-    volatile uint8_t *uart;
-    uint32_t uart_source; // the UART's number at the PLIC
-    bool sstc;            // the hart compares time with vstimecmp by itself
+    const char *isa;
+    struct region plic, uart;
+    bool sstc; // the hart compares time with vstimecmp by itself
 };
 extern struct host host;
 
@@ -164,20 +174,23 @@ unsigned handle_mmio(struct vcpu *v);
 // sbi.c
 unsigned handle_sbi(struct vcpu *v);
 
+// virtio.c
+bool virtio_write(struct vcpu *v, const struct access *a);
+void virtio_host_interrupt(unsigned source);
+void virtio_init(uint64_t hart);
+
 // uart.c
-device_read uart_read;
-device_write uart_write;
-int uart_get_char(void);
-void uart_poll_host(void);
-void uart_init(void);
+bool uart_write(struct vcpu *v, const struct access *a);
+void uart_init(uint64_t hart);
 
 // plic.c
-device_read plic_read;
-device_write plic_write;
+bool plic_read(struct vcpu *v, struct access *a);
+bool plic_write(struct vcpu *v, const struct access *a);
 void plic_set_line(unsigned source, bool level);
 void plic_host_interrupt(struct vcpu *v);
 void plic_update(struct vcpu *v);
-void plic_init(uint64_t hart);
+void plic_host_enable(uint64_t hart, unsigned source);
+void plic_init(void);
 
 // mem.c
 void init_heap(hpa_t ram_end);
@@ -195,7 +208,7 @@ fdt_node fdt_find(const void *fdt, fdt_node after, const char *name,
 const void *fdt_get(const void *fdt, fdt_node node, const char *name,
                     uint32_t *length);
 const void *fdt_value(const void *fdt, const char *name, uint32_t *length);
-uint64_t fdt_reg(const void *fdt, fdt_node node, uint64_t *size, uint32_t *irq);
+struct region fdt_region(const void *fdt, fdt_node node);
 void make_guest_fdt(void *to, gpa_t initrd, gpa_t initrd_end);
 bool isa_has(const char *isa, const char *name);
 

@@ -5,7 +5,8 @@
 
 static const struct device devices[] = {
     {GUEST_PLIC, PLIC_SIZE, 4, plic_read, plic_write},
-    {GUEST_UART, 8, 1, uart_read, uart_write},
+    {GUEST_VIRTIO, VIRTIO_SLOTS *PAGE, 15, NULL, virtio_write},
+    {GUEST_UART, 8, 1, NULL, uart_write},
 };
 
 // The compressed loads and stores.  Quadrant 0 names one of x8 to x15, quadrant
@@ -74,26 +75,25 @@ static long fetch(gva_t pc) {
 
 // Finds the device at GPA and lets it do what A says.  False if there is none,
 // or if it has no register of this width there.
-static bool access_device(struct vcpu *v, const struct access *a, gpa_t gpa) {
-    uint64_t value = v->regs[a->reg];
-    unsigned unused = 64 - 8 * a->width; // bits of a register
-    for (const struct device *d = devices; d < devices + LENGTH(devices); d++) {
-        uint64_t offset = gpa - d->base;
-        if (offset >= d->size)
-            continue;
-        if (!(d->widths & a->width) || offset % a->width)
-            return false;
-        if (a->store)
-            return d->write(v, offset, a->width, value << unused >> unused);
-        if (!d->read(v, offset, a->width, &value))
-            return false;
-        value <<= unused;
-        v->regs[a->reg] = a->sign_extend ? (uint64_t)((int64_t)value >> unused)
-                                         : value >> unused;
-        v->regs[0] = 0;
-        return true;
+static bool access_device(struct vcpu *v, struct access *a, gpa_t gpa) {
+    const struct device *d = devices;
+    while (d < devices + LENGTH(devices) && gpa - d->base >= d->size)
+        d++;
+    a->offset = gpa - d->base;
+    if (d == devices + LENGTH(devices) || !(d->widths & a->width) ||
+        a->offset % a->width)
+        return false;
+    unsigned unused = 64 - 8 * a->width; // bits of the register
+    if (a->store) {
+        a->value = v->regs[a->reg] << unused >> unused;
+        return d->write(v, a);
     }
-    return false;
+    if (!d->read || !d->read(v, a))
+        return false;
+    uint64_t value = a->value << unused;
+    v->regs[a->reg] = a->sign_extend ? value >> unused : value >> unused;
+    v->regs[0] = 0;
+    return true;
 }
 
 // A guest page fault.  Returns how far to move the guest's pc.

@@ -3,12 +3,11 @@
 // The guest's has 31 sources and one context for the S-mode of each hart, at
 // the places where the board has them: context 2 * hart + 1.
 //
-// Source n of the host is source n of the guest.  When a device raises it, we
-// claim it at the host's PLIC, which keeps that source quiet from then on, and
-// mark it pending in the guest's.  We complete it at the host when the guest
-// completes it, so the host's PLIC looks at the device's line again at the very
-// moment at which the guest's would.  The line needs no copy here, and a device
-// that goes on raising it can't flood us.
+// When a device of the host's raises an interrupt, we claim it at the host's
+// PLIC.  For a virtio device its file takes the reason away, the interrupt is
+// complete for the host, and the guest's line tells the guest.  The UART's
+// reason only the guest can take away, so that interrupt stays claimed, and
+// therefore quiet, until the guest completes it.
 //
 // Everything a driver may read without a side effect is plain memory, laid out
 // as in the register map; the guest has it mapped read-only.  So only stores
@@ -30,21 +29,11 @@ static struct {
 } regs __attribute__((aligned(4096)));
 
 static bool changed;     // since the last plic_update()
-static uint32_t lines;   // the sources whose line is high
 static uint32_t claimed; // by the guest, and not yet completed
 static uint32_t threshold[CONTEXTS];
 
-// The sources that are claimed at the host until the guest completes them.
-static uint32_t claimed_at_host;
-
 // The context of HART's S-mode, the host's and the guest's.
-static unsigned context_of(uint64_t hart) {
-    return 2 * hart + 1;
-}
-
-static volatile uint32_t *host_claim(uint64_t hart) {
-    return &host.plic[PLIC_CLAIM(context_of(hart)) / 4];
-}
+static unsigned context_of(uint64_t hart) { return 2 * hart + 1; }
 
 // The source that CONTEXT would get if it claimed now, 0 if none: the highest
 // priority above the threshold, among equals the lowest number.
@@ -73,34 +62,37 @@ void plic_update(struct vcpu *v) {
         csr_clear(hvip, HVIP_VSEIP);
 }
 
-// The level of SOURCE's interrupt line.  As long as it stays low, nothing has
-// changed; if it is high, it pends again when it was claimed in between.
+// The level of SOURCE's interrupt line.
 void plic_set_line(unsigned source, bool level) {
-    uint32_t bit = 1u << source;
-    if (!level && !(lines & bit))
-        return;
-    lines = level ? lines | bit : lines & ~bit;
-    regs.pending = level ? regs.pending | bit : regs.pending & ~bit;
+    uint32_t others = regs.pending & ~(1u << source);
+    regs.pending = others | (uint32_t)level << source;
     changed = true;
 }
 
+static volatile uint32_t *host_register(uint64_t offset) {
+    return (volatile uint32_t *)(host.plic.base + offset);
+}
+
+static volatile uint32_t *host_claim(struct vcpu *v) {
+    return host_register(PLIC_CLAIM(context_of(v->hart)));
+}
+
 // Lets SOURCE of the host's PLIC interrupt HART.
-static void host_enable(uint64_t hart, unsigned source) {
-    host.plic[source] = 1; // its priority
-    host.plic[(PLIC_ENABLE(context_of(hart))) / 4 + source / 32] |=
+void plic_host_enable(uint64_t hart, unsigned source) {
+    *host_register(4 * source) = 1;                     // its priority
+    *host_register(PLIC_CONTEXT(context_of(hart))) = 0; // the threshold
+    *host_register(PLIC_ENABLE(context_of(hart)) + source / 32 * 4) |=
         1u << source % 32;
 }
 
-// The host's external interrupt: see who it is, and pass it on.
+// The host's external interrupt.
 void plic_host_interrupt(struct vcpu *v) {
-    uint32_t source;
-    while ((source = *host_claim(v->hart))) {
-        if (source == host.uart_source) {
-            uart_poll_host();
-            *host_claim(v->hart) = source;
+    for (uint32_t source; (source = *host_claim(v));) {
+        if (source == host.uart.irq) {
+            plic_set_line(GUEST_UART_SOURCE, true);
         } else {
-            claimed_at_host |= 1u << source;
-            plic_set_line(source, true);
+            virtio_host_interrupt(source);
+            *host_claim(v) = source;
         }
     }
 }
@@ -117,41 +109,35 @@ static uint32_t claim(unsigned context) {
 static void complete(struct vcpu *v, uint64_t source) {
     uint32_t bit = source < 32 ? claimed & 1u << source : 0;
     claimed &= ~bit;
-    if (claimed_at_host & bit) {
-        claimed_at_host &= ~bit;
-        *host_claim(v->hart) = source;
+    if (bit && source == GUEST_UART_SOURCE) {
+        plic_set_line(source, false);
+        *host_claim(v) = host.uart.irq;
     }
 }
 
-bool plic_read(struct vcpu *v, uint64_t offset, unsigned width,
-               uint64_t *value) {
-    uint64_t context = (offset - PLIC_CONTEXT(0)) / PLIC_CONTEXT_SIZE;
-    *value = 0;
-    if (context < CONTEXTS && offset == PLIC_CONTEXT(context))
-        *value = threshold[context];
-    else if (context < CONTEXTS && offset == PLIC_CLAIM(context))
-        *value = claim(context);
+bool plic_read(struct vcpu *v, struct access *a) {
+    uint64_t context = (a->offset - PLIC_CONTEXT(0)) / PLIC_CONTEXT_SIZE;
+    a->value = 0;
+    if (context < CONTEXTS && a->offset == PLIC_CONTEXT(context))
+        a->value = threshold[context];
+    else if (context < CONTEXTS && a->offset == PLIC_CLAIM(context))
+        a->value = claim(context);
     return true;
 }
 
-bool plic_write(struct vcpu *v, uint64_t offset, unsigned width,
-                uint64_t value) {
-    uint64_t context = (offset - PLIC_CONTEXT(0)) / PLIC_CONTEXT_SIZE;
-    uint64_t enable = (offset - PLIC_ENABLE(0)) / PLIC_ENABLE_SIZE;
+bool plic_write(struct vcpu *v, const struct access *a) {
+    uint64_t context = (a->offset - PLIC_CONTEXT(0)) / PLIC_CONTEXT_SIZE;
+    uint64_t enable = (a->offset - PLIC_ENABLE(0)) / PLIC_ENABLE_SIZE;
     changed = true;
-    if (context < CONTEXTS && offset == PLIC_CONTEXT(context))
-        threshold[context] = value & PLIC_MAX_PRIORITY;
-    else if (context < CONTEXTS && offset == PLIC_CLAIM(context))
-        complete(v, value);
-    else if (enable < CONTEXTS && offset == PLIC_ENABLE(enable))
-        regs.enable[enable][0] = value & SOURCES;
-    else if (offset > 0 && offset < 4 * 32)
-        regs.priority[offset / 4] = value & PLIC_MAX_PRIORITY;
+    if (context < CONTEXTS && a->offset == PLIC_CONTEXT(context))
+        threshold[context] = a->value & PLIC_MAX_PRIORITY;
+    else if (context < CONTEXTS && a->offset == PLIC_CLAIM(context))
+        complete(v, a->value);
+    else if (enable < CONTEXTS && a->offset == PLIC_ENABLE(enable))
+        regs.enable[enable][0] = a->value & SOURCES;
+    else if (a->offset > 0 && a->offset < 4 * 32)
+        regs.priority[a->offset / 4] = a->value & PLIC_MAX_PRIORITY;
     return true; // all others are reserved or read-only
 }
 
-void plic_init(uint64_t hart) {
-    map_guest(GUEST_PLIC, &regs, sizeof regs, PTE_R);
-    host.plic[PLIC_CONTEXT(context_of(hart)) / 4] = 0; // its threshold
-    host_enable(hart, host.uart_source);
-}
+void plic_init(void) { map_guest(GUEST_PLIC, &regs, sizeof regs, PTE_R); }

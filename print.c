@@ -28,30 +28,34 @@ static void put_number(uint64_t n, unsigned base) {
     put_char("0123456789abcdef"[n % base]);
 }
 
-// %s string, %d unsigned int, %ld unsigned long, %lx the same in hexadecimal.
+// %s is a string, %ld an unsigned long, %lx one in hexadecimal.
 static void print(const char *format, va_list args) {
     for (; *format; format++) {
         if (*format != '%') {
             put_char(*format);
-            continue;
-        }
-        bool is_long = *++format == 'l';
-        format += is_long;
-        if (*format == 's')
+        } else if (*++format == 's') {
             for (const char *s = va_arg(args, const char *); *s; s++)
                 put_char(*s);
-        else
-            put_number(is_long ? va_arg(args, uint64_t)
-                               : va_arg(args, unsigned),
-                       *format == 'x' ? 16 : 10);
+        } else {
+            put_number(va_arg(args, uint64_t), *++format == 'x' ? 16 : 10);
+        }
     }
 }
 
+// The firmware prints on the UART that the guest owns, which may be looping its
+// output back, or have the divisor in the place of the transmitter.
 void printf(const char *format, ...) {
+    static uint8_t none[8]; // as long as we do not know where the UART is
+    volatile uint8_t *uart = host.uart.base ? (void *)host.uart.base : none;
+    uint8_t lcr = uart[UART_LCR], mcr = uart[UART_MCR];
+    uart[UART_LCR] = lcr & ~UART_LCR_DLAB;
+    uart[UART_MCR] = mcr & ~UART_MCR_LOOP;
     va_list args;
     va_start(args, format);
     print(format, args);
     va_end(args);
+    uart[UART_LCR] = lcr;
+    uart[UART_MCR] = mcr;
 }
 
 // The end, because the machine or the guest's files are not as they must be, or

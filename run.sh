@@ -5,18 +5,21 @@ set -euo pipefail
 usage() {
 	cat <<'END'
 usage: ./run.sh [options]
-  -k, --kernel FILE    boot this RISC-V Linux Image instead of our own
-  -i, --initrd FILE    with this initramfs instead of our own
-  -p, --params "ARGS"  more boot arguments for the kernel
-  -m, --mem MIB        the guest's RAM (1024)
-  -c, --cpus N         the guest's harts (1; more are not there yet)
-  -d, --disk FILE      give the guest this disk (not there yet)
-  -n, --net            give the guest a network card (not there yet)
-      --bare           the same guest on QEMU without the hypervisor
-      --gdb            start stopped, and wait for gdb (not there yet)
-      --stats          print where the exits went (not there yet)
-      --dry-run        build, and print the QEMU command instead of running it
-  -h, --help           this text
+  -k, --kernel FILE      boot this RISC-V Linux Image instead of our own
+  -i, --initrd FILE      with this initramfs instead of our own
+  -p, --params "ARGS"    more boot arguments for the kernel
+  -m, --mem MIB          the guest's RAM (1024)
+  -c, --cpus N           the guest's harts (1; more are not there yet)
+  -d, --disk FILE[,ro]   give the guest this disk image; repeatable.  Without it,
+                         disk.img, which is made (64 MiB, ext4) if it is missing
+      --no-disk          no disk
+  -n, --net              a network card, on QEMU's user network
+      --share DIR        this folder of the host's, on /mnt in the guest
+      --bare             the same guest on QEMU without the hypervisor
+      --gdb              start stopped, and wait for gdb (not there yet)
+      --stats            print where the exits went (not there yet)
+      --dry-run          build, and print the QEMU command instead of running it
+  -h, --help             this text
 environment: QEMU=command (qemu-system-riscv64), QEMU_ARGS="more arguments",
              O=folder to build the hypervisor in (build)
 In the guest, `poweroff` or leaving the shell ends it; Ctrl-a x ends QEMU.
@@ -40,11 +43,11 @@ number() { # option value least most
 	echo $((10#$2))
 }
 
-kernel='' initrd='' params='' mem=1024 bare='' dry_run=''
+kernel='' initrd='' params='' mem=1024 bare='' dry_run='' net='' share='' disks=() no_disk=''
 while [ $# -gt 0 ]; do
 	takes=1 # words
 	case $1 in
-	-k | --kernel | -i | --initrd | -p | --params | -m | --mem | -c | --cpus)
+	-k | --kernel | -i | --initrd | -p | --params | -m | --mem | -c | --cpus | -d | --disk | --share)
 		[ $# -ge 2 ] || die "$1 needs a value (see --help)"
 		takes=2
 		;;
@@ -58,7 +61,18 @@ while [ $# -gt 0 ]; do
 		cpus=$(number "$1" "$2" 1 8)
 		[ "$cpus" = 1 ] || die "$1 $2: more than one hart is not there yet"
 		;;
-	-d | --disk | -n | --net | --gdb | --stats) die "$1 is not there yet" ;;
+	-d | --disk)
+		disk=$(file "$1" "${2%,ro}")
+		[[ $2 = *,ro ]] || [ -w "$disk" ] || die "$1: cannot write to $disk (try $2,ro)"
+		disks+=("$disk${2#"${2%,ro}"}")
+		;;
+	--no-disk) no_disk=1 ;;
+	-n | --net) net=1 ;;
+	--share)
+		[ -d "$2" ] || die "$1: $2 is no folder"
+		share=$(realpath "$2")
+		;;
+	--gdb | --stats) die "$1 is not there yet" ;;
 	--bare) bare=1 ;;
 	--dry-run) dry_run=1 ;;
 	-h | --help) usage && exit ;;
@@ -68,6 +82,8 @@ while [ $# -gt 0 ]; do
 done
 [[ $params != *[\"\'\\\$]* ]] || die "--params: no quotes, backslashes or dollars, please"
 
+[ ${#disks[@]} -le 5 ] || die "-d: at most five disks, please"
+[ -z "$no_disk" ] || [ ${#disks[@]} = 0 ] || die "--no-disk and -d do not go together"
 cd "$(dirname "$0")"
 O=${O:-build}
 qemu=${QEMU:-qemu-system-riscv64}
@@ -121,6 +137,28 @@ else
 	# guest's can begin at a multiple of 1 GiB: then one entry maps it.
 	command+=(-m $((mem + 1024)) -kernel "$O/hv.elf")
 fi
+
+# The devices, in virtio-mmio slots: a disk or more, and always some entropy.
+# Version 2 of the interface, the one that virtio 1.2 describes, is an option.
+# A comma in a file's name is doubled for QEMU.
+command+=(-global virtio-mmio.force-legacy=false -device virtio-rng-device)
+if [ ${#disks[@]} = 0 ] && [ -z "$no_disk" ]; then
+	if [ ! -e disk.img ]; then
+		truncate -s 64M disk.img.new
+		PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q -F -L data disk.img.new
+		mv disk.img.new disk.img
+	fi
+	disks=(disk.img)
+fi
+for i in "${!disks[@]}"; do
+	disk=${disks[i]%,ro}
+	[ "$disk" = "${disks[i]}" ] && ro=off || ro=on
+	command+=(-drive "file=${disk//,/,,},format=raw,if=none,id=disk$i,readonly=$ro"
+		-device "virtio-blk-device,drive=disk$i")
+done
+[ -z "$net" ] || command+=(-netdev user,id=net -device virtio-net-device,netdev=net)
+[ -z "$share" ] || command+=(-fsdev "local,id=share,path=${share//,/,,},security_model=none"
+	-device virtio-9p-device,fsdev=share,mount_tag=share)
 command+=(${QEMU_ARGS:-})
 
 if [ -n "$dry_run" ]; then

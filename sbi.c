@@ -15,34 +15,8 @@ static struct sbiret success(long value) {
     return (struct sbiret){SBI_SUCCESS, value};
 }
 
-static struct sbiret failure(long error) {
-    return (struct sbiret){error, 0};
-}
-
-static bool has_extension(uint64_t extension) {
-    switch (extension) {
-    case SBI_LEGACY_SET_TIMER:
-    case SBI_LEGACY_PUTCHAR:
-    case SBI_LEGACY_GETCHAR:
-    case SBI_LEGACY_SHUTDOWN:
-    case SBI_EXT_BASE:
-    case SBI_EXT_TIME:
-    case SBI_EXT_SRST: return true;
-    default: return false;
-    }
-}
-
-static struct sbiret base(uint64_t function, uint64_t argument) {
-    switch (function) {
-    case GET_SPEC_VERSION: return success(SBI_SPEC_2_0);
-    case GET_IMPL_ID: return success(SBI_IMPL_ID);
-    case GET_IMPL_VERSION: return success(SBI_IMPL_VERSION);
-    case PROBE_EXTENSION: return success(has_extension(argument));
-    case GET_MVENDORID: // it is the host's hart that the guest runs on
-    case GET_MARCHID:
-    case GET_MIMPID: return host_sbi(SBI_EXT_BASE, function, 0, 0, 0);
-    default: return failure(SBI_ERR_NOT_SUPPORTED);
-    }
+static struct sbiret not_supported(void) {
+    return (struct sbiret){SBI_ERR_NOT_SUPPORTED, 0};
 }
 
 // Raises the guest's timer interrupt when time reaches WHEN, in ticks of the
@@ -52,54 +26,75 @@ static struct sbiret base(uint64_t function, uint64_t argument) {
 static struct sbiret set_timer(uint64_t when) {
     if (host.sstc) {
         csr_write(vstimecmp, when);
-    } else {
-        csr_clear(hvip, HVIP_VSTIP);
-        csr_set(sie, SIP_STIP);
-        host_sbi(SBI_EXT_TIME, 0, when, 0, 0);
+        return success(0);
     }
-    return success(0);
+    csr_clear(hvip, HVIP_VSTIP);
+    csr_set(sie, SIP_STIP);
+    return host_sbi(SBI_EXT_TIME, 0, when, 0, 0);
 }
 
-// The arguments mean to the host what they mean to us, and wrong ones are
-// refused there: type 0 shuts down, 1 and 2 reboot, which starts us anew, too.
-static struct sbiret system_reset(uint64_t type, uint64_t reason) {
-    return host_sbi(SBI_EXT_SRST, 0, type, reason, 0);
+static bool has_extension(uint64_t extension);
+
+// The calls.  EXTENSION is a7, FUNCTION a6, and A points to a0.
+static struct sbiret base(uint64_t extension, uint64_t function, uint64_t *a) {
+    switch (function) {
+    case GET_SPEC_VERSION: return success(SBI_SPEC_2_0);
+    case GET_IMPL_ID: return success(SBI_IMPL_ID);
+    case GET_IMPL_VERSION: return success(SBI_IMPL_VERSION);
+    case PROBE_EXTENSION: return success(has_extension(a[0]));
+    case GET_MVENDORID: // it is the host's hart that the guest runs on
+    case GET_MARCHID:
+    case GET_MIMPID: return host_sbi(extension, function, 0, 0, 0);
+    default: return not_supported();
+    }
 }
 
-// The calls of SBI 0.1 have no function number and answer in a0 alone.
-static bool legacy(uint64_t extension, uint64_t *a0) {
-    switch (extension) {
-    case SBI_LEGACY_SET_TIMER: *a0 = set_timer(*a0).error; return true;
-    case SBI_LEGACY_PUTCHAR:
-        *a0 = host_sbi(SBI_LEGACY_PUTCHAR, 0, *a0 & 0xff, 0, 0).error;
-        return true;
-    case SBI_LEGACY_GETCHAR: *a0 = uart_get_char(); return true;
-    case SBI_LEGACY_SHUTDOWN:
-        *a0 = system_reset(SBI_SRST_SHUTDOWN, SBI_SRST_NO_REASON).error;
-        return true;
-    default: return false;
-    }
+static struct sbiret timer(uint64_t extension, uint64_t function, uint64_t *a) {
+    return function == 0 ? set_timer(a[0]) : not_supported();
+}
+
+// Resets mean to the host what they mean to us, and wrong ones are refused
+// there: type 0 shuts down, 1 and 2 reboot, which starts us anew, too.
+static struct sbiret reset(uint64_t extension, uint64_t function, uint64_t *a) {
+    return function == 0 ? host_sbi(extension, 0, a[0], a[1], 0)
+                         : not_supported();
+}
+
+// SBI 0.1: an extension is a function, and the answer is in a0 alone.
+static struct sbiret legacy(uint64_t extension, uint64_t function,
+                            uint64_t *a) {
+    struct sbiret ret;
+    if (extension == SBI_LEGACY_SET_TIMER)
+        ret = set_timer(a[0]);
+    else // console and shutdown
+        ret = host_sbi(extension, 0, a[0], 0, 0);
+    return (struct sbiret){ret.error, a[1]};
+}
+
+static const struct {
+    uint64_t extension;
+    struct sbiret (*call)(uint64_t extension, uint64_t function, uint64_t *a);
+} extensions[] = {
+    {SBI_LEGACY_SET_TIMER, legacy}, {SBI_LEGACY_PUTCHAR, legacy},
+    {SBI_LEGACY_GETCHAR, legacy},   {SBI_LEGACY_SHUTDOWN, legacy},
+    {SBI_EXT_BASE, base},           {SBI_EXT_TIME, timer},
+    {SBI_EXT_SRST, reset},
+};
+
+static bool has_extension(uint64_t extension) {
+    for (unsigned i = 0; i < LENGTH(extensions); i++)
+        if (extensions[i].extension == extension)
+            return true;
+    return false;
 }
 
 // An ecall from VS-mode.  Returns how far to move the guest's pc.
 unsigned handle_sbi(struct vcpu *v) {
-    uint64_t *a = &v->regs[10], extension = a[7], function = a[6];
-    if (legacy(extension, &a[0]))
-        return 4;
-
-    struct sbiret ret = failure(SBI_ERR_NOT_SUPPORTED);
-    switch (extension) {
-    case SBI_EXT_BASE: ret = base(function, a[0]); break;
-    case SBI_EXT_TIME:
-        if (function == 0)
-            ret = set_timer(a[0]);
-        break;
-    case SBI_EXT_SRST:
-        if (function == 0)
-            ret = system_reset(a[0], a[1]);
-        break;
-    default: break;
-    }
+    uint64_t *a = &v->regs[10];
+    struct sbiret ret = not_supported();
+    for (unsigned i = 0; i < LENGTH(extensions); i++)
+        if (extensions[i].extension == a[7])
+            ret = extensions[i].call(a[7], a[6], a);
     a[0] = ret.error;
     a[1] = ret.value;
     return 4;

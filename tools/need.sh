@@ -23,6 +23,7 @@ table() {
 	bc                       bc                     bc                       bc                    bc                          run
 	xz                       xz-utils               xz                       xz                    xz                          run
 	bzip2                    bzip2                  bzip2                    bzip2                 bzip2                       run
+	/sbin/mkfs.ext4          e2fsprogs              e2fsprogs                e2fsprogs             e2fsprogs                   run
 	clang-format             clang-format           clang-tools-extra        clang                 clang-format                check
 	cloc                     cloc                   cloc                     cloc                  cloc                        check
 	/usr/lib/python3/dist-packages/pytest  python3-pytest  python3-pytest    python-pytest         pytest                      check
