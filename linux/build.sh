@@ -3,6 +3,7 @@
 # linux-source, with everything off that linux/config does not name.  Everything
 # it writes is below OUT; what the tools say is in OUT/build.log.
 set -euo pipefail
+unset O MAKEFLAGS MAKEOVERRIDES # our own make's, which would reach the other's
 
 [ $# = 1 ] || { echo "usage: $0 OUT" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)

@@ -33,10 +33,11 @@ KERNEL = ROOT / "build/linux/arch/riscv/boot/Image"
 INITRD = ROOT / "build/rootfs/initramfs.cpio.gz"
 BACKPORTS = ROOT / "build/qemu-backports/qemu-system-riscv64"
 
-# Seconds for anything that the guest shall say.  It guards against hangs and is
-# far above what anything takes: 1 MiB of text needs 40.
+# Seconds for anything that the guest shall say.  It guards against hangs and
+# is far above what anything takes: 1 MiB of text needs 40.
 TIMEOUT = 120
 ROWS, COLUMNS = 30, 100  # no terminal's default
+ISA = "/proc/device-tree/cpus/cpu@0/riscv,isa"  # in the guest
 PROMPT = rb"guest:[~/][^ #]*# "
 
 # What none of the consoles may show.
@@ -112,7 +113,7 @@ class Guest:
         return match
 
     def read(self, end):
-        """Add what comes before the time END to the console; false: no more."""
+        """Add what comes before the time END to the console; false: none."""
         fd = self.child.fileno()
         left = max(0, end - time.monotonic())
         assert select.select([fd], [], [], left)[0] and left, "it hangs"
@@ -149,7 +150,7 @@ class Guest:
         return output.decode(errors="replace"), int(mark[1])
 
     def output(self, command):
-        """The output of COMMAND, which has to succeed, less the last newline."""
+        """The output of COMMAND, which must succeed, less the last newline."""
         output, status = self.run(command)
         assert status == 0, f"{command}: status {status}, output {output!r}"
         return output.rstrip("\n")
@@ -169,9 +170,10 @@ class Guest:
 
     def tail(self, lines=40):
         """The console's last lines, with control characters made visible."""
-        text = self.console.decode(errors="replace")
-        text = "".join(c if c >= " " or c == "\n" else f"<{ord(c):02x}>" for c in text)
-        return "\n".join(text.split("\n")[-lines:])
+        text = self.console.decode(errors="replace").split("\n")[-lines:]
+        return re.sub(
+            r"[^\n -~]", lambda c: f"<{ord(c[0]):02x}>", "\n".join(text)
+        )
 
 
 @pytest.fixture(scope="session", params=QEMUS.values(), ids=QEMUS.keys())
@@ -192,7 +194,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture
 def spawn(request, out, qemu):
-    """spawn(COMMAND, ...): a Guest that runs COMMAND, not yet at its prompt."""
+    """spawn(COMMAND, ...): a Guest of COMMAND, not yet at its prompt."""
     request.node.guests = []
 
     def start(command, qemu_args="", **options):

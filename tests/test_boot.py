@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import COLUMNS, INITRD, KERNEL, ROOT, ROWS
+from conftest import COLUMNS, INITRD, ISA, KERNEL, ROOT, ROWS
 
 NO_SSTC = "-cpu rv64,h=true,sstc=false"  # QEMU takes the last -cpu
 
@@ -49,7 +49,7 @@ def interrupts(guest, name):
     return int(line.split()[1])
 
 
-# --- The shell ----------------------------------------------------------------
+# --- The shell ---------------------------------------------------------------
 
 
 def test_uname(guest):
@@ -132,7 +132,7 @@ def test_vi(guest):
     assert guest.output("cat /tmp/file") == "hello\nworld"
 
 
-# --- The end ------------------------------------------------------------------
+# --- The end -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["poweroff", "halt", "exit", "exit 3"])
@@ -169,13 +169,14 @@ def test_second_start_is_quick(boot):
         assert time.monotonic() - start < 2
 
 
-# --- Time ---------------------------------------------------------------------
+# --- Time --------------------------------------------------------------------
 
 
 def cpu_seconds(process):
     """The CPU time that the process of that number has used so far."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    stat = Path(f"/proc/{process}/stat").read_text()
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def sleep_2(guest):
@@ -183,7 +184,8 @@ def sleep_2(guest):
 
     And the hypervisor has to sleep, too, meanwhile.
     """
-    guest.start("printf '\\002'; date +%s.%N; sleep 2; printf '\\002'; date +%s.%N")
+    say_time = "printf '\\002'; date +%s.%N"
+    guest.start(f"{say_time}; sleep 2; {say_time}")
     times = []
     for _ in range(2):
         inside = float(guest.expect(rb"\x02([\d.]+)\n")[1])
@@ -210,14 +212,14 @@ def test_timer_without_sstc(boot):
 
 
 def test_lpj(guest):
-    """The kernel's loops_per_jiffy is timebase / HZ, as it would calibrate to."""
+    """Linux's loops_per_jiffy is timebase / HZ, as it would calibrate to."""
     cells = guest.output("xxd -p /proc/device-tree/cpus/timebase-frequency")
     line = guest.output("dmesg | grep 'Calibrating delay loop'")
     lpj = int(re.search(r"lpj=(\d+)", line)[1])
     assert lpj == int(cells, 16) / int(setting("HZ"))
 
 
-# --- The machine --------------------------------------------------------------
+# --- The machine -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mib", [128, 512, 2048])
@@ -235,7 +237,7 @@ def test_isa(boot, qemu, cpu, tmp_path):
     """The guest's ISA is the host's, without what it can't have."""
     letters, *host = host_isa(qemu, cpu, tmp_path).split("_")
     with boot(qemu_args=f"-cpu {cpu}") as guest:
-        isa = guest.output("tr -d '\\0' </proc/device-tree/cpus/cpu@0/riscv,isa")
+        isa = guest.output(f"tr -d '\\0' <{ISA}")
     got, *extensions = isa.split("_")
     assert "h" in letters and got == letters.replace("h", "")
     assert set(extensions) <= set(host)
@@ -243,7 +245,8 @@ def test_isa(boot, qemu, cpu, tmp_path):
     assert [e for e in host if e.startswith("zb")] == [
         e for e in extensions if e.startswith("zb")
     ]
-    assert ("sstc" in extensions) == ("sstc" in host) == ("sstc=false" not in cpu)
+    assert ("sstc" in extensions) == ("sstc" in host)
+    assert ("sstc" in host) == ("sstc=false" not in cpu)
 
 
 def test_random_seed(guest):
@@ -262,10 +265,10 @@ def dump_fdt(tmp_path_factory):
     image = elf.with_name("Image")
     cross = "riscv64-linux-gnu-"
     source = ROOT / "tests/dump_fdt.S"
-    compiler = [f"{cross}gcc", "-march=rv64ima", "-mabi=lp64", "-nostdlib", "-static"]
-    subprocess.run([*compiler, "-o", elf, source], check=True)
-    extract = [f"{cross}objcopy", "-O", "binary", "-j", ".text"]
-    subprocess.run([*extract, elf, image], check=True)
+    link = f"{cross}gcc -march=rv64ima -mabi=lp64 -nostdlib -static -o"
+    subprocess.run([*link.split(), elf, source], check=True)
+    extract = f"{cross}objcopy -O binary -j .text"
+    subprocess.run([*extract.split(), elf, image], check=True)
     return image
 
 
@@ -306,11 +309,13 @@ def test_device_access(guest):
     for value in ("0x5A", "0xA5"):
         guest.output(f"devmem 0x10000007 8 {value}")  # the scratch register
         assert guest.output("devmem 0x10000007 8") == value
-    assert guest.output("devmem 0x0c000028 32") == "0x00000001"  # priority of 10
+    priority_of_10 = "0x0c000028"
+    assert guest.output(f"devmem {priority_of_10} 32") == "0x00000001"
 
 
 @pytest.mark.parametrize(
-    "access", ["0x30000000 32", "0x30000000 8 1", "0x10000004 32 1", "0x0c201000 64"]
+    "access",
+    ["0x30000000 32", "0x30000000 8 1", "0x10000004 32 1", "0x0c201000 64"],
 )
 def test_bad_access(boot, access):
     """No device there, or not in that width: a fault for the program alone."""
@@ -320,14 +325,16 @@ def test_bad_access(boot, access):
         guest.poweroff()
 
 
-# --- The console under load ---------------------------------------------------
+# --- The console under load --------------------------------------------------
 
 
 def test_paste_raw(guest):
     """4 KiB of any characters at once, to a program that takes them raw."""
     # But Ctrl-a, with which QEMU's own commands begin.
     data = bytes(random.choices([b for b in range(256) if b != 1], k=4096))
-    guest.start("stty raw -echo; printf '\\002'; head -c 4096 | sha256sum; stty sane")
+    guest.start(
+        "stty raw -echo; printf '\\002'; head -c 4096 | sha256sum; stty sane"
+    )
     guest.expect(rb"\x02")
     assert os.write(guest.child.fileno(), data) == len(data)
     digest = guest.expect(rb"([0-9a-f]{64})  -")[1].decode()
@@ -352,14 +359,15 @@ def test_paste_lines(guest):
 
 
 def test_print_1_mib(guest):
-    guest.output("head -c 600000 /dev/urandom | xxd -p | head -c 1048576 >/tmp/text")
+    text = "head -c 600000 /dev/urandom | xxd -p | head -c 1048576"
+    guest.output(f"{text} >/tmp/text")
     digest = guest.output("sha256sum </tmp/text").split()[0]
     text, status = guest.run("cat /tmp/text")
     assert status == 0 and len(text) == 1 << 20
     assert hashlib.sha256(text.encode()).hexdigest() == digest
 
 
-# --- What the hypervisor says when it can't -----------------------------------
+# --- What the hypervisor says when it can't ----------------------------------
 
 
 @pytest.mark.parametrize(
@@ -367,7 +375,8 @@ def test_print_1_mib(guest):
     [
         (
             "-cpu rv64,h=false",
-            rb"hv: this hart has no H extension: start QEMU with -cpu rv64,h=true",
+            rb"hv: this hart has no H extension: "
+            rb"start QEMU with -cpu rv64,h=true",
         ),
         (
             "-m 512",
@@ -383,7 +392,7 @@ def test_refusal(boot, qemu_args, line):
     assert guest.console.count(b"hv: ") == 1
 
 
-# --- The number of VM exits ---------------------------------------------------
+# --- The number of VM exits --------------------------------------------------
 
 # What `-d int` logs for each trap, and the causes that mean: out of the guest.
 # With H, all other causes are either the guest's own business (it took them in

@@ -8,9 +8,9 @@ import struct
 
 import pytest
 
-from conftest import INITRD, KERNEL, ROOT
+from conftest import INITRD, ISA, KERNEL, ROOT
 
-# --- What it says -------------------------------------------------------------
+# --- What it says ------------------------------------------------------------
 
 
 def test_help(run_sh):
@@ -36,7 +36,7 @@ def files(tmp_path):
 
 
 def contents(folder, *without):
-    """Every file below FOLDER with its time, but links and the folders WITHOUT."""
+    """The files below FOLDER and their times, but none in folders WITHOUT."""
     found = {}
     for path, folders, names in os.walk(folder):
         folders[:] = set(folders) - set(without)
@@ -94,7 +94,7 @@ def test_error(run_sh, files, tmp_path, arguments, message):
     assert before == (contents(ROOT, ".git", "build"), contents(tmp_path))
 
 
-# --- What it starts -----------------------------------------------------------
+# --- What it starts ----------------------------------------------------------
 
 
 def test_dry_run(run_sh, spawn, qemu):
@@ -108,12 +108,13 @@ def test_dry_run(run_sh, spawn, qemu):
 
 
 # What the very same guest answers the same on both sides.
-SAME = "uname -a; cat /proc/cmdline; find /bin /sbin /init -exec ls -l {} + | md5sum"
+FILES = "find /bin /sbin /init -exec ls -l {} +"
+SAME = f"uname -a; cat /proc/cmdline; {FILES} | md5sum"
 
 
 def test_bare(boot):
     """The same kernel, initramfs and arguments, and no hypervisor."""
-    isa = "tr -d '\\0' </proc/device-tree/cpus/cpu@0/riscv,isa"
+    isa = f"tr -d '\\0' <{ISA}"
     with boot("-p", "quiet") as guest:
         ours = guest.output(SAME)
         assert "h" not in guest.output(isa).split("_")[0]
@@ -145,13 +146,11 @@ def test_name_with_space(boot, tmp_path, option, file):
         guest.poweroff()
 
 
-# --- What it builds -----------------------------------------------------------
+# --- What it builds ----------------------------------------------------------
 
 # What has to be built anew in any case, and when the guest's options change.
-GUEST = {"guest.options", "guest.dtb", "guest.S.o", "hv.elf", "hv.asm", "hv.sym"}
-
-
 LINKED = {"hv.elf", "hv.asm", "hv.sym"}
+GUEST = {"guest.options", "guest.dtb", "guest.S.o"} | LINKED
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def lines_of_code(files):
 )
 def test_line_budget(report, patterns, budget):
     lines = lines_of_code(names(*patterns))
-    report(f"{lines:7} lines of code in {' '.join(patterns)}, at most {budget} allowed")
+    report(f"{lines:7} lines of code in {' '.join(patterns)}, of {budget}")
     assert lines <= budget
 
 
