@@ -56,6 +56,7 @@ static struct slot {
     bool stopped; // the driver made a mistake that the device must not see
     struct queue {
         bool ready;
+        bool used_up;               // was ready since the last reset
         uint32_t num;               // entries
         uint32_t place[6];          // QueueDescLow, -High, QueueDriverLow, ...
         uint16_t translated;        // how far we are in the guest's avail ring,
@@ -75,14 +76,16 @@ static struct slot {
 // What the guest reads.
 static uint32_t pages[VIRTIO_SLOTS][PAGE / 4] __attribute__((aligned(PAGE)));
 
-// Brings slot N's page up to date with the device's registers.
-static void refresh(unsigned n) {
+// Brings slot N's page up to date with the device's registers, and with its
+// configuration space if that may have changed.
+static void refresh(unsigned n, bool config) {
     struct slot *s = &slots[n];
     uint32_t *page = pages[n];
     for (unsigned i = 0; i < CONFIG / 4; i++)
         if (i != INTERRUPT_STATUS / 4)
             page[i] = s->host[i];
-    for (unsigned i = CONFIG; i < CONFIG_END; i++) // its end may be anywhere
+    // By bytes: behind its end, which may be anywhere, nothing can be read.
+    for (unsigned i = CONFIG; config && i < CONFIG_END; i++)
         ((uint8_t *)page)[i] = ((volatile uint8_t *)s->host)[i];
     page[DEVICE_FEATURES / 4] &= allowed(s->device_sel);
     if (s->queue_sel >= MAX_QUEUES)
@@ -101,7 +104,7 @@ static void set_interrupt_status(unsigned n, uint32_t status) {
 static void stop(uint64_t n, const char *why) {
     printf("hv: virtio slot %ld stops until it is reset: %s\n", n, why);
     slots[n].stopped = true;
-    refresh(n);
+    refresh(n, false);
     set_interrupt_status(n, pages[n][INTERRUPT_STATUS / 4] | INTERRUPT_CONFIG);
 }
 
@@ -113,13 +116,15 @@ static volatile void *part(const uint32_t *place, uint64_t size,
     return gpa % align ? NULL : guest_ptr(gpa, size);
 }
 
-// Gives the device our rings in place of the guest's.  False if those can't be.
+// Gives the device our rings in place of the guest's.  False if those can't be,
+// or if the queue was ready before: the device may still use what it was given
+// then, and only a reset of the device ends that.
 static bool start_queue(struct queue *q, volatile uint32_t *host) {
     q->desc = part(&q->place[0], 16 * q->num, 16);
     q->avail = part(&q->place[2], 6 + 2 * q->num, 2);
     q->used = part(&q->place[4], 6 + 8 * q->num, 4);
-    if (!q->num || q->num > MAX_QUEUE_SIZE || q->num & (q->num - 1) ||
-        !q->desc || !q->avail || !q->used)
+    if (q->used_up || !q->num || q->num > MAX_QUEUE_SIZE ||
+        q->num & (q->num - 1) || !q->desc || !q->avail || !q->used)
         return false;
     memset(&q->ours, 0, sizeof q->ours);
     q->translated = q->returned = 0;
@@ -129,7 +134,7 @@ static bool start_queue(struct queue *q, volatile uint32_t *host) {
         host[QUEUE_DESC_LOW / 4 + 4 * i + 1] = (hpa_t)ours[i] >> 32;
     }
     host[QUEUE_NUM / 4] = q->num;
-    host[QUEUE_READY / 4] = q->ready = true;
+    host[QUEUE_READY / 4] = q->ready = q->used_up = true;
     return true;
 }
 
@@ -198,7 +203,7 @@ void virtio_host_interrupt(unsigned source) {
         s->host[INTERRUPT_ACK / 4] = status;
         status &= INTERRUPT_CONFIG;
         if (status)
-            refresh(n);
+            refresh(n, true);
         for (struct queue *q = s->queue; q < s->queue + MAX_QUEUES; q++)
             if (q->ready && give_back(q))
                 status |= INTERRUPT_USED;
@@ -225,7 +230,7 @@ static void set_status(unsigned n, uint32_t value) {
         return;
     // Reset.  The device has let go of all buffers when the write returns.
     for (unsigned i = 0; i < MAX_QUEUES; i++)
-        s->queue[i].ready = false;
+        s->queue[i].ready = s->queue[i].used_up = false;
     s->refused = s->stopped = false;
     set_interrupt_status(n, 0);
 }
@@ -238,7 +243,7 @@ static void write_queue(unsigned n, struct queue *q, unsigned reg,
     else if (reg == QUEUE_READY && !value)
         slots[n].host[reg / 4] = q->ready = false;
     else if (reg == QUEUE_READY && !q->ready && !start_queue(q, slots[n].host))
-        stop(n, "a queue is not in RAM, not aligned, or of an odd size");
+        stop(n, "a queue is not in RAM, not aligned, of an odd size or used");
     else if (reg >= QUEUE_DESC_LOW && reg <= QUEUE_DEVICE_HIGH && !(reg & 8))
         q->place[(reg - QUEUE_DESC_LOW) / 16 * 2 + (reg / 4 & 1)] = value;
 }
@@ -271,7 +276,7 @@ bool virtio_write(struct vcpu *v, const struct access *a) {
             write_queue(n, &s->queue[s->queue_sel], reg, value);
         break;
     }
-    refresh(n);
+    refresh(n, reg == STATUS || reg >= CONFIG);
     return true;
 }
 
@@ -286,7 +291,7 @@ void virtio_init(uint64_t hart) {
             continue;
         slots[n].host = (volatile uint32_t *)r.base;
         slots[n].source = r.irq;
-        refresh(n);
+        refresh(n, true);
         plic_host_enable(hart, r.irq);
         if (pages[n][DEVICE_ID / 4] && pages[n][VERSION / 4] != 2) {
             printf("hv: virtio slot %ld is left out: start QEMU with "
