@@ -80,7 +80,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift $takes
 done
-[[ $params != *[\"\'\\\$]* ]] || die "--params: no quotes, backslashes or dollars, please"
+[[ $params != *[\"\'\\\$[:cntrl:]]* ]] || die "--params: no quotes, backslashes, dollars or control characters, please"
 
 [ ${#disks[@]} -le 5 ] || die "-d: at most five disks, please"
 [ -z "$no_disk" ] || [ ${#disks[@]} = 0 ] || die "--no-disk and -d do not go together"

@@ -45,8 +45,8 @@ fi
 
 # Nothing of this machine goes into the kernel: the same source gives the same
 # bytes.
-export KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_VERSION=1 KBUILD_BUILD_USER=hv
-export KBUILD_BUILD_HOST=hv LOCALVERSION=
+export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' KBUILD_BUILD_VERSION=1
+export KBUILD_BUILD_USER=hv KBUILD_BUILD_HOST=hv LOCALVERSION=
 # To remember which macro each token came from, for messages that nobody reads
 # here, costs the compiler 7 % of its time; the code is the same without.
 kernel_make() {

@@ -63,7 +63,7 @@ if ! cmp -s "$here/config" "$out/config.used"; then
 	mk allnoconfig >&3 2>&3 || fail "make allnoconfig failed"
 	mv "$bb/.config" "$out/config.none"
 	cat "$here/config" "$out/config.none" >"$bb/.config"
-	{ yes "" || true; } | mk oldconfig >&3 2>&3 || fail "make oldconfig failed"
+	{ yes "" 2>/dev/null || true; } | mk oldconfig >&3 2>&3 || fail "make oldconfig failed"
 	missing=
 	while IFS= read -r line; do
 		name=${line%%=*}
