@@ -88,6 +88,7 @@ cd "$(dirname "$0")"
 O=${O:-build}
 qemu=${QEMU:-qemu-system-riscv64}
 
+[ -z "${QEMU:-}" ] || command -v "$qemu" >/dev/null || die "QEMU: there is no command $qemu"
 tools/need.sh run
 
 # lpj, "loops per jiffy", is how many ticks udelay() takes for one timer tick of

@@ -94,6 +94,13 @@ def test_error(run_sh, files, tmp_path, arguments, message):
     assert before == (contents(ROOT, ".git", "build"), contents(tmp_path))
 
 
+def test_no_qemu(run_sh):
+    """A wrong QEMU= is said, and not cured by installing another one."""
+    result = run_sh("--dry-run", QEMU="/nowhere/qemu")
+    assert result.returncode == 2
+    assert result.stderr == "run.sh: QEMU: there is no command /nowhere/qemu\n"
+
+
 # --- What it starts ----------------------------------------------------------
 
 
