@@ -2,7 +2,7 @@
 # hv.asm (what the compiler made of it) and hv.sym (where everything is).
 # ./run.sh calls this with the variables that its options stand for.
 
-CROSS    = riscv64-linux-gnu-
+CROSS   ?= riscv64-linux-gnu-
 O        = build
 LINUX    = build/linux/arch/riscv/boot/Image
 ROOTFS   = build/rootfs/initramfs.cpio.gz

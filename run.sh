@@ -89,7 +89,7 @@ O=${O:-build}
 qemu=${QEMU:-qemu-system-riscv64}
 
 [ -z "${QEMU:-}" ] || command -v "$qemu" >/dev/null || die "QEMU: there is no command $qemu"
-tools/need.sh run
+tools/need.sh run $([ -n "$kernel" ] && [ -n "$initrd" ] || echo guest)
 
 # lpj, "loops per jiffy", is how many ticks udelay() takes for one timer tick of
 # Linux.  It is the timebase divided by HZ; said here, the kernel neither

@@ -1,7 +1,8 @@
 #!/bin/bash
-# tools/need.sh PURPOSE: installs what is missing on this system.
-#   run    to build and run the hypervisor and its guest
-#   check  to run the tests, besides
+# tools/need.sh PURPOSE...: installs what is missing on this system.
+#   run    to build and run the hypervisor
+#   guest  to build the guest's kernel and initramfs
+#   check  to run the tests
 # With apt it installs (as root, or through sudo after saying what and why);
 # elsewhere it says what to install, and exits with 2.
 set -euo pipefail
@@ -10,19 +11,19 @@ set -euo pipefail
 table() {
 	cat <<-'END'
 	make                     make                   make                     make                  make                        run
-	gcc                      gcc                    gcc                      gcc                   gcc                         run
-	/usr/include/stdlib.h    libc6-dev              glibc-devel              glibc                 -                           run
+	gcc                      gcc                    gcc                      gcc                   gcc                         guest
+	/usr/include/stdlib.h    libc6-dev              glibc-devel              glibc                 -                           guest
 	riscv64-linux-gnu-gcc    gcc-riscv64-linux-gnu  gcc-riscv64-linux-gnu    riscv64-linux-gnu-gcc riscv64-elf-gcc             run
-	/usr/riscv64-linux-gnu/lib/libc.a libc6-dev-riscv64-cross - riscv64-linux-gnu-glibc - run
+	/usr/riscv64-linux-gnu/lib/libc.a libc6-dev-riscv64-cross - riscv64-linux-gnu-glibc - guest
 	cpp                      cpp                    cpp                      gcc                   gcc                         run
 	dtc                      device-tree-compiler   dtc                      dtc                   dtc                         run
 	qemu-system-riscv64      QEMU                   qemu-system-riscv        qemu-system-riscv     qemu                        run
-	/usr/src/linux-source-*  linux-source           -                        -                     -                           run
-	flex                     flex                   flex                     flex                  flex                        run
-	bison                    bison                  bison                    bison                 bison                       run
-	bc                       bc                     bc                       bc                    bc                          run
-	xz                       xz-utils               xz                       xz                    xz                          run
-	bzip2                    bzip2                  bzip2                    bzip2                 bzip2                       run
+	/usr/src/linux-source-*  linux-source           -                        -                     -                           guest
+	flex                     flex                   flex                     flex                  flex                        guest
+	bison                    bison                  bison                    bison                 bison                       guest
+	bc                       bc                     bc                       bc                    bc                          guest
+	xz                       xz-utils               xz                       xz                    xz                          guest
+	bzip2                    bzip2                  bzip2                    bzip2                 bzip2                       guest
 	/sbin/mkfs.ext4          e2fsprogs              e2fsprogs                e2fsprogs             e2fsprogs                   run
 	clang-format             clang-format           clang-tools-extra        clang                 clang-format                check
 	cloc                     cloc                   cloc                     cloc                  cloc                        check
@@ -34,6 +35,7 @@ table() {
 has() {
 	case $1 in
 	/*) compgen -G "$1" >/dev/null ;;
+	riscv64-linux-gnu-gcc) command -v "${CROSS:-riscv64-linux-gnu-}gcc" >/dev/null ;;
 	qemu-system-riscv64) command -v "${QEMU:-$1}" >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
@@ -41,12 +43,12 @@ has() {
 
 missing() { # what, apt, dnf, pacman or brew
 	while read -r what apt dnf pacman brew use; do
-		[[ $use = run || $purpose = check ]] || continue
+		[[ " $purposes " = *" $use "* ]] || continue
 		has "$what" || echo "${!1}"
 	done < <(table)
 }
 
-purpose=${1:-run}
+purposes=$*
 [ -n "$(missing what)" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
@@ -55,6 +57,7 @@ if ! command -v apt-get >/dev/null; then
 		echo "install: dnf: $(missing dnf | grep -vx - | xargs)"
 		echo "      pacman: $(missing pacman | grep -vx - | xargs)"
 		echo "        brew: $(missing brew | grep -vx - | xargs)"
+		echo "With another compiler's prefix: CROSS=riscv64-elf- ./run.sh ..., for example."
 		echo "A guest kernel and initramfs made elsewhere are taken with -k and -i."
 	} >&2
 	exit 2
