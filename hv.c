@@ -182,7 +182,7 @@ static void init_csrs(void) {
     if (host.sstc)
         csr_write(vstimecmp, -1);
 
-    csr_write(sie, SIP_SEIP | SIP_SSIP);
+    csr_write(sie, SIP_SEIP); // nobody sends us an IPI yet
 }
 
 // The boot hart, from boot.S: HART is its number, FDT the host's device tree.

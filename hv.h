@@ -46,7 +46,7 @@ enum { CAUSE_FETCH_GUEST_PAGE_FAULT = 20, CAUSE_LOAD_GUEST_PAGE_FAULT = 21 };
 enum { CAUSE_STORE_GUEST_PAGE_FAULT = 23 };
 
 // sip and sie: our own interrupts; hvip and hideleg: the guest's
-enum { SIP_SSIP = 1 << 1, SIP_STIP = 1 << 5, SIP_SEIP = 1 << 9 };
+enum { SIP_STIP = 1 << 5, SIP_SEIP = 1 << 9 };
 enum { HVIP_VSSIP = 1 << 2, HVIP_VSTIP = 1 << 6, HVIP_VSEIP = 1 << 10 };
 
 // sstatus and vsstatus share one layout
@@ -74,7 +74,7 @@ enum { SBI_LEGACY_SHUTDOWN = 8, SBI_EXT_BASE = 0x10 };
 enum { SBI_EXT_TIME = 0x54494d45, SBI_EXT_SRST = 0x53525354 };
 enum { SBI_SUCCESS = 0, SBI_ERR_NOT_SUPPORTED = -2 };
 enum { SBI_SRST_SHUTDOWN = 0 };
-enum { SBI_SRST_NO_REASON = 0, SBI_SRST_SYSTEM_FAILURE = 1 };
+enum { SBI_SRST_SYSTEM_FAILURE = 1 };
 
 // --- The machine the guest sees; guest.dts says the same to the guest --------
 #define GUEST_RAM 0x80000000ul
