@@ -10,7 +10,11 @@ ROOTFS   = build/rootfs/initramfs.cpio.gz
 KERNEL   = $(LINUX)
 INITRD   = $(ROOTFS)
 MEM      = 1024
+CPUS     = 1
 BOOTARGS = console=ttyS0
+# Where the kernel belongs in the guest's RAM, and where it begins.
+AT       = 0x80200000
+ENTRY    = $(AT)
 
 # No floating point and no vectors, so that those registers are the guest's
 # alone; no loop is turned into a call of memcpy, or memcpy would call itself.
@@ -37,16 +41,19 @@ $(O)/%.o: % hv.h Makefile | $(O)
 # is kept in a file that changes only when they do.
 $(O)/guest.options: FORCE | $(O)
 	@readlink -f '$(KERNEL)' '$(INITRD)' >$@.new
-	@printf '%s\n' '$(MEM)' '$(BOOTARGS)' >>$@.new
+	@printf '%s\n' '$(MEM)' '$(CPUS)' '$(BOOTARGS)' $(AT) $(ENTRY) >>$@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(O)/guest.S.o: CFLAGS += -DKERNEL='"$(KERNEL)"' -DINITRD='"$(INITRD)"' \
-                          -DDTB='"$(O)/guest.dtb"'
+                          -DDTB='"$(O)/guest.dtb"' -DGUEST_MIB=$(MEM) \
+                          -DCPUS=$(CPUS) -DKERNEL_AT=$(AT) -DENTRY=$(ENTRY)
 $(O)/guest.S.o: $(KERNEL) $(INITRD) $(O)/guest.dtb $(O)/guest.options
 
 $(O)/guest.dtb: guest.dts $(O)/guest.options Makefile
 	cpp -nostdinc -undef -x assembler-with-cpp -P -DGUEST_MIB=$(MEM) \
-	  -DBOOTARGS='"$(BOOTARGS)"' $< | dtc -q -O dtb -o $@ -
+	  -DINITRD_SIZE=$$(stat -Lc %s '$(INITRD)') -DBOOTARGS='"$(BOOTARGS)"' \
+	  -D'EACH_HART(x)=$(shell seq -f 'x(%g)' 0 $$(($(CPUS) - 1)))' \
+	  $< | dtc -q -p 4096 -O dtb -o $@ -
 
 $(O):
 	mkdir -p $@

@@ -1,181 +1,130 @@
 // Flattened device trees (Devicetree specification 0.4, chapter 5): look things
-// up in the host's, and write the guest's.
+// up in the host's, and finish the guest's.
 //
-// The structure block is a string of big-endian 32-bit tokens: a node begins
-// (its name follows), a property (length, offset of its name, value), a node
-// ends.  All properties of a node stand before its first child.
+// Everything is made of big-endian 32-bit words.  The structure block is a
+// string of tokens: a node begins (its name follows), a property (length in
+// bytes, offset of its name, value), a node ends.  All properties of a node
+// stand before its first child.
 
 #include "hv.h"
 
-enum { FDT_BEGIN_NODE = 1, FDT_END_NODE, FDT_PROP, FDT_NOP, FDT_END = 9 };
-
-struct fdt_header {
-    uint32_t magic, totalsize, off_dt_struct, off_dt_strings, off_mem_rsvmap,
-        version, last_comp_version, boot_cpuid_phys, size_dt_strings,
-        size_dt_struct;
-};
+enum { FDT_BEGIN_NODE = 1, FDT_PROP = 3, FDT_NOP = 4, FDT_END = 9 };
+enum { TOTALSIZE = 1, OFF_DT_STRUCT, OFF_DT_STRINGS }; // words of the header
 
 static uint32_t be32(uint32_t x) {
     return x >> 24 | (x >> 8 & 0xff00) | (x << 8 & 0xff0000) | x << 24;
 }
 
-static bool has_prefix(const char *string, const char *prefix) {
-    while (*prefix && *string == *prefix)
-        string++, prefix++;
-    return !*prefix;
-}
-
 static bool same(const char *a, const char *b) {
-    return has_prefix(a, b) && has_prefix(b, a);
+    while (*a && *a == *b)
+        a++, b++;
+    return *a == *b;
 }
 
-uint64_t fdt_size(const void *fdt) {
-    return be32(((const struct fdt_header *)fdt)->totalsize);
-}
-
-static const char *fdt_name(const struct fdt_header *fdt,
-                            const uint32_t *prop) {
-    return (const char *)fdt + be32(fdt->off_dt_strings) + be32(prop[2]);
-}
-
-static const uint32_t *fdt_structs(const struct fdt_header *fdt) {
-    return (const uint32_t *)((const char *)fdt + be32(fdt->off_dt_struct));
-}
+uint64_t fdt_size(const uint32_t *fdt) { return be32(fdt[TOTALSIZE]); }
 
 // The token after P.
-static const uint32_t *fdt_next(const uint32_t *p) {
+static fdt_prop next(fdt_prop p) {
     if (be32(*p) == FDT_PROP)
         return p + 3 + (be32(p[1]) + 3) / 4;
-    if (be32(*p) == FDT_BEGIN_NODE) {
-        const char *name = (const char *)(p + 1);
-        while (*name)
-            name++;
-        return p + 1 + (name - (const char *)(p + 1)) / 4 + 1;
-    }
-    return p + 1;
+    if (be32(*p++) == FDT_BEGIN_NODE)
+        for (const char *name = (const char *)p; *name++;)
+            p = (fdt_prop)(((size_t)name + 3) & -4);
+    return p;
 }
 
-// The first node behind AFTER (NULL: of all) that has a property NAME whose
-// first string is STRING (NULL: whatever its value); NULL if there is none.
-fdt_node fdt_find(const void *fdt, fdt_node after, const char *name,
-                  const char *string) {
-    fdt_node node = NULL, p = fdt_structs(fdt);
-    for (; be32(*p) != FDT_END; p = fdt_next(p)) {
+// Whether P is a property NAME.
+static bool is_prop(const uint32_t *fdt, fdt_prop p, const char *name) {
+    const char *names = (const char *)fdt + be32(fdt[OFF_DT_STRINGS]);
+    return be32(*p) == FDT_PROP && same(names + be32(p[2]), name);
+}
+
+// The next property NAME behind AFTER (NULL: the first), NULL if there is none.
+static fdt_prop find(const uint32_t *fdt, fdt_prop after, const char *name) {
+    fdt_prop p = after ? next(after) : fdt + be32(fdt[OFF_DT_STRUCT]) / 4;
+    while (be32(*p) != FDT_END && !is_prop(fdt, p, name))
+        p = next(p);
+    return be32(*p) == FDT_END ? NULL : p;
+}
+
+// Of the host's tree: the property "reg" of the next node behind AFTER (NULL:
+// the first) whose property NAME is STRING, or a list that begins with it; NULL
+// if there is none.
+fdt_prop fdt_find_reg(fdt_prop after, const char *name, const char *string) {
+    const uint32_t *fdt = host.fdt;
+    fdt_prop p = after ? next(after) : fdt + be32(fdt[OFF_DT_STRUCT]) / 4;
+    fdt_prop reg = NULL, match = NULL;
+    for (; be32(*p) != FDT_END && !(reg && match); p = next(p)) {
         if (be32(*p) == FDT_BEGIN_NODE)
-            node = p;
-        else if (be32(*p) == FDT_PROP && node > after &&
-                 same(fdt_name(fdt, p), name) &&
-                 (!string || same((const char *)(p + 3), string)))
-            return node;
+            reg = match = NULL;
+        else if (is_prop(fdt, p, "reg"))
+            reg = p;
+        else if (is_prop(fdt, p, name) && same((const char *)(p + 3), string))
+            match = p;
     }
-    return NULL;
+    return match ? reg : NULL;
 }
 
-// The value of property NAME of NODE, and its length in bytes; NULL and 0 if it
-// has none.
-const void *fdt_get(const void *fdt, fdt_node node, const char *name,
-                    uint32_t *length) {
-    const uint32_t *p = node;
-    do
-        p = fdt_next(p);
-    while (be32(*p) == FDT_NOP ||
-           (be32(*p) == FDT_PROP && !same(fdt_name(fdt, p), name)));
-    bool found = be32(*p) == FDT_PROP;
-    *length = found ? be32(p[1]) : 0;
-    return found ? p + 3 : NULL;
+// Number N of a "reg", 0 the address of a device and 1 its size in bytes: two
+// words each, as on every board with 64-bit addresses.
+uint64_t fdt_number(fdt_prop reg, unsigned n) {
+    if (!reg)
+        die("the host's device tree lacks memory, ns16550a or plic");
+    return (uint64_t)be32(reg[3 + 2 * n]) << 32 | be32(reg[4 + 2 * n]);
 }
 
-// The same, of the first node that has such a property.
-const void *fdt_value(const void *fdt, const char *name, uint32_t *length) {
-    fdt_node node = fdt_find(fdt, NULL, name, NULL);
-    return node ? fdt_get(fdt, node, name, length) : (*length = 0, NULL);
+// Of the host's tree: the value of the first property NAME.
+const void *fdt_value(const char *name) {
+    fdt_prop p = find(host.fdt, NULL, name);
+    if (!p)
+        die("the host's device tree lacks riscv,isa or the timebase");
+    return p + 3;
 }
 
-// Where NODE's device is, two cells each for address and size, as on every
-// board with 64-bit addresses, and its first interrupt, 0 if it has none.
-struct region fdt_region(const void *fdt, fdt_node node) {
-    uint32_t length = 0;
-    const uint32_t *reg = node ? fdt_get(fdt, node, "reg", &length) : NULL;
-    if (length < 16)
-        die("the device tree lacks memory, ns16550a, plic, or a reg of theirs");
-    hpa_t base = (uint64_t)be32(reg[0]) << 32 | be32(reg[1]);
-    uint64_t size = (uint64_t)be32(reg[2]) << 32 | be32(reg[3]);
-    const uint32_t *irq = fdt_get(fdt, node, "interrupts", &length);
-    return (struct region){base, size, length ? be32(*irq) : 0};
-}
-
-// Gives property NAME of whatever nodes have it another VALUE, no longer than
-// the one that guest.dts keeps room for.  What remains of the room becomes
-// NOPs.
-static void fdt_set(void *fdt, const char *name, const void *value,
-                    uint32_t length) {
-    for (fdt_node n = NULL; (n = fdt_find(fdt, n, name, NULL));) {
-        uint32_t room, used = (length + 3) / 4;
-        uint32_t *old = (uint32_t *)fdt_get(fdt, n, name, &room);
-        if (length > room)
-            die("guest.dts has no room for a %s of %ld bytes", name,
-                (uint64_t)length);
-        old[-2] = be32(length);
-        memcpy(old, value, length);
-        for (; used < (room + 3) / 4; used++)
-            old[used] = be32(FDT_NOP);
-    }
-}
-
-// Whether NAME, one extension of an ISA string (it ends at '_' or at the end),
-// is for the guest.  Extensions for programs are, unless something we set above
-// takes them away: hstatus.VTW makes Zawrs's wrs.nto trap, Zkr's seed CSR is
-// M-mode's to give.  Of those for kernels ("s...") only those about
-// translation, which henvcfg passes on, and Sstc if it is there; "x..." may be
-// anything.
-static bool for_guest(const char *name) {
-    if (*name == 's')
-        return has_prefix(name, "sv") ||
-               (host.sstc && has_prefix(name, "sstc"));
-    return *name != 'x' && !has_prefix(name, "zawrs") &&
-           !has_prefix(name, "zkr") && !has_prefix(name, "zicfi");
-}
-
-// Writes to TO the guest's riscv,isa: HOST's without h, and without what
-// for_guest() refuses.  Returns its length in bytes, with the NUL.
-static uint32_t guest_isa(char *to, const char *from) {
-    char *out = to;
-    bool first = true, take = true;
-    for (; *from; from++) {
-        if (*from == '_') {
-            first = false;
-            take = for_guest(from + 1);
-        }
-        if (take && !(first && *from == 'h'))
-            *out++ = *from;
-    }
-    *out = '\0';
-    return out + 1 - to;
-}
-
-// Whether ISA names an extension: one letter, which stands before the first
-// '_', or a name together with the '_' before it.
-bool isa_has(const char *isa, const char *name) {
-    bool letter = !name[1];
-    for (; *isa && !(letter && *isa == '_'); isa++)
-        if (has_prefix(isa, name))
+// Whether ISA ("rv64imac_zicsr_zba") has what EXTENSION begins with: a letter,
+// or '_' and a name up to the next.
+bool isa_has(const char *isa, const char *extension) {
+    size_t i, n = 1;
+    while (extension[0] == '_' && extension[n] && extension[n] != '_')
+        n++;
+    for (isa += 4; *isa && !(n == 1 && *isa == '_'); isa++) {
+        for (i = 0; i < n && isa[i] == extension[i];)
+            i++;
+        if (i == n && (n == 1 || isa[n] == '_' || !isa[n]))
             return true;
+    }
     return false;
 }
 
-// Writes the guest's device tree to TO: guest.dts with what is the host's to
-// say, and with the place of the initramfs.
-void make_guest_fdt(void *to, gpa_t initrd, gpa_t initrd_end) {
-    uint32_t start[] = {be32(initrd >> 32), be32(initrd)};
-    uint32_t end[] = {be32(initrd_end >> 32), be32(initrd_end)};
-    static char isa[1024]; // half the stack
-    uint32_t length;
-    memcpy(to, guest_dtb, fdt_size(guest_dtb));
-    fdt_set(to, "linux,initrd-start", start, sizeof start);
-    fdt_set(to, "linux,initrd-end", end, sizeof end);
-    const void *seed = fdt_value(host.fdt, "rng-seed", &length);
-    fdt_set(to, "rng-seed", seed, length);
-    const void *timebase = fdt_value(host.fdt, "timebase-frequency", &length);
-    fdt_set(to, "timebase-frequency", timebase, length);
-    fdt_set(to, "riscv,isa", isa, guest_isa(isa, host.isa));
+// Copies property NAME from the host's tree to where guest.dts has room for it.
+static void copy(uint32_t *fdt, const char *name) {
+    fdt_prop from = find(host.fdt, NULL, name);
+    for (fdt_prop to = NULL; from && (to = find(fdt, to, name));) {
+        uint32_t room = be32(to[1]), length = be32(from[1]);
+        memcpy(fdt + (to + 3 - fdt), from + 3, length < room ? length : room);
+    }
+}
+
+// Fills in what is the host's to say in the guest's device tree, a copy of
+// guest.dts.  The ISA there has all that a guest may be told of: what needs
+// nothing but the hart, or what init_csrs() passes on.
+void finish_guest_fdt(uint32_t *fdt) {
+    for (fdt_prop p = NULL; (p = find(fdt, p, "riscv,isa"));) {
+        char *to = (char *)(fdt + (p + 3 - fdt));
+        bool letters = true, take = true;
+        for (const char *from = to; *from; from++) {
+            letters = letters && *from != '_';
+            if ((letters && from >= (char *)(p + 4)) || *from == '_')
+                take = isa_has(host.isa, from) &&
+                       (host.sstc || !same(from, "_sstc")); // it is the last
+            if (take)
+                *to++ = *from;
+        }
+        while (*to)
+            *to++ = 0;
+    }
+    copy(fdt, "timebase-frequency");
+    copy(fdt, "rng-seed");
+    copy(fdt, "riscv,cbom-block-size");
+    copy(fdt, "riscv,cboz-block-size");
 }

@@ -1,15 +1,26 @@
-// What the guest is booted with, as it stands in the files.  The Makefile gives
-// the names.
+// What the guest is booted with, as it stands in the files, and where in its
+// RAM each of them belongs.  The Makefile gives names and numbers.
+//
+// Device tree and initramfs begin in the middle of the RAM, far behind the
+// kernel, because some kernels move them to just behind their own end.
+
+#define MIDDLE (0x80000000 + (GUEST_MIB << 19))
 
         .section .guest, "a"
         .macro  embed symbol, file
         .balign 8                       // memcpy goes by eight bytes
-        .globl  \symbol, \symbol\()_end
 \symbol:
         .incbin "\file"
 \symbol\()_end:
         .endm
 
-        embed   guest_kernel, KERNEL
-        embed   guest_initrd, INITRD
-        embed   guest_dtb, DTB
+        embed   kernel, KERNEL
+        embed   initrd, INITRD
+        embed   dtb, DTB
+
+        .balign 8
+        .globl  guest
+guest:  .dword  KERNEL_AT, kernel, kernel_end           // struct guest
+        .dword  MIDDLE, dtb, dtb_end
+        .dword  MIDDLE + 0x10000, initrd, initrd_end    // guest.dts says so
+        .dword  ENTRY, GUEST_MIB << 20, CPUS

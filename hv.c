@@ -5,31 +5,14 @@
 
 #include "hv.h"
 
-// The header of a RISC-V Linux Image (Linux: Documentation/riscv/boot-image-
-// header.rst).
-struct image_header {
-    uint64_t code;
-    uint64_t text_offset; // from the start of RAM, in bytes
-    uint64_t image_size;  // with .bss, in bytes
-    uint64_t others[4];
-    uint32_t magic;
-};
-#define IMAGE_MAGIC 0x05435352 // "RSC\x05"
-
 struct host host;
-struct vcpu vcpus[1];
+struct vcpu vcpus[MAX_HARTS];
 
 // Makes the guest take exception CAUSE with TVAL in its stval, as if its own
 // hart had raised it: Priv. "Trap Entry into VS-mode", in which the guest's
 // registers are the ones with "vs" in their names.  Returns 0, because the trap
 // has moved the pc already.
 unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval) {
-    static uint64_t reported;
-    if (!(reported & 1ul << (cause & 63))) {
-        reported |= 1ul << (cause & 63);
-        printf("hv: guest at pc %lx gets exception %ld (stval %lx, gpa %lx)\n",
-               v->exit.pc, cause, tval, v->exit.gpa);
-    }
     uint64_t sstatus = csr_read(sstatus), vsstatus = csr_read(vsstatus);
     uint64_t was_on = vsstatus & SSTATUS_SIE ? SSTATUS_SPIE : 0;
     vsstatus &= ~(SSTATUS_SPP | SSTATUS_SPIE | SSTATUS_SIE);
@@ -46,14 +29,32 @@ unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval) {
 // that they cause: so one that arrives while we are here, or that ended a WFI,
 // does not cost an exit of its own.
 static void handle_interrupts(struct vcpu *v) {
-    uint64_t pending = csr_read(sip) & csr_read(sie);
-    if (pending & SIP_STIP) { // only without Sstc, see set_timer()
-        csr_set(hvip, HVIP_VSTIP);
+    uint64_t pending = csr_read(sip), enabled = csr_read(sie);
+    if (pending & SIP_SSIP) { // another hart of the guest's sent an IPI
+        csr_clear(sip, SIP_SSIP);
+        csr_set(hvip, HVIP_VSSIP);
+    }
+    if (pending & enabled & SIP_STIP) { // only without Sstc, see set_timer()
+        if (!v->mmode)
+            csr_set(hvip, HVIP_VSTIP);
         csr_clear(sie, SIP_STIP); // until the guest sets its timer again
     }
-    if (pending & SIP_SEIP)
-        plic_host_interrupt(v);
-    plic_update(v);
+    if (v->mmode)
+        mmode_timer(v);
+    // QEMU 7.2 may forget a timer interrupt when something else changes in hvip
+    // or vsip at that moment; it looks again when it gets the time again.
+    uint64_t when = host.sstc ? csr_read(vstimecmp) : -1ul;
+    if (csr_read(time) >= when)
+        csr_write(vstimecmp, when);
+    // The external interrupt stays until the guest claims it, so for that time
+    // it is switched off for us and shown to the guest.
+    if (pending & enabled & SIP_SEIP) {
+        csr_set(hvip, HVIP_VSEIP);
+        csr_clear(sie, SIP_SEIP);
+    } else if (!((pending | enabled) & SIP_SEIP)) {
+        csr_clear(hvip, HVIP_VSEIP);
+        csr_set(sie, SIP_SEIP);
+    }
 }
 
 // An instruction that VS-mode or VU-mode may not execute, but HS-mode could.
@@ -61,8 +62,7 @@ static unsigned handle_virtual_instruction(struct vcpu *v) {
     // The one that we want to see: hstatus.VTW makes WFI an exit, so that we
     // can sleep for the guest.  wfi returns when an interrupt of ours or of the
     // guest's is pending, whether or not it is let through.
-    bool from_vs = csr_read(sstatus) & SSTATUS_SPP;
-    if (v->exit.tval == INSTRUCTION_WFI && from_vs) {
+    if (v->exit.tval == INSTRUCTION_WFI && csr_read(sstatus) & SSTATUS_SPP) {
         asm volatile("wfi");
         return 4;
     }
@@ -91,7 +91,9 @@ void handle_exit(struct vcpu *v) {
     default:
         // An interrupt of ours needs nothing here.  An exception that is not in
         // the list above and was not delegated either belongs to the guest.
-        if (!(e->cause & CAUSE_INTERRUPT))
+        if (v->mmode && e->cause == CAUSE_ILLEGAL_INSTRUCTION)
+            step = handle_illegal_instruction(v);
+        else if (!(e->cause & CAUSE_INTERRUPT))
             step = inject(v, e->cause, e->tval);
     }
     if (step)
@@ -99,59 +101,41 @@ void handle_exit(struct vcpu *v) {
     handle_interrupts(v);
 }
 
-// A trap out of the hypervisor itself.
-_Noreturn void panic_trap(uint64_t cause, uint64_t pc, uint64_t tval) {
-    die("BUG: trap %lx in the hypervisor at pc %lx, stval %lx", cause, pc,
-        tval);
+// A trap out of the hypervisor itself, from trap.S.  There is nothing to go
+// back to.
+_Noreturn void bug_found(void) {
+    die("BUG: trap %lx at pc %lx, stval %lx", csr_read(scause), csr_read(sepc),
+        csr_read(stval));
 }
 
 // Reads what the host has out of its device tree: nothing is assumed, and
 // nothing is probed for, because an address that is not listed may fault.
-static void find_host(const void *fdt) {
-    uint32_t length;
-    struct region memory =
-        fdt_region(fdt, fdt_find(fdt, NULL, "device_type", "memory"));
-    init_heap(memory.base + memory.size);
-    // The firmware's copy may lie where the guest's RAM will be.
-    fdt = host.fdt = memcpy(alloc(fdt_size(fdt), 8), fdt, fdt_size(fdt));
-    host.isa = fdt_value(fdt, "riscv,isa", &length);
-    if (!host.isa || !isa_has(host.isa, "h"))
+static void find_host(const uint32_t *fdt) {
+    host.fdt = fdt;
+    fdt_prop ram = fdt_find_reg(NULL, "device_type", "memory");
+    init_memory(fdt_number(ram, 0) + fdt_number(ram, 1), guest.ram_size);
+    // The firmware's copy may lie in what is the guest's RAM now.
+    host.fdt = memcpy(alloc(fdt_size(fdt), 8), fdt, fdt_size(fdt));
+    host.isa = fdt_value("riscv,isa");
+    if (!isa_has(host.isa, "h"))
         die("this hart has no H extension: start QEMU with -cpu rv64,h=true");
-    host.plic =
-        fdt_region(fdt, fdt_find(fdt, NULL, "compatible", "sifive,plic-1.0.0"));
-    host.uart = fdt_region(fdt, fdt_find(fdt, NULL, "compatible", "ns16550a"));
+    fdt_prop plic = fdt_find_reg(NULL, "compatible", "sifive,plic-1.0.0");
+    host.plic = fdt_number(plic, 0);
+    host.uart = fdt_number(fdt_find_reg(NULL, "compatible", "ns16550a"), 0);
 }
 
-// Copies kernel, initramfs and device tree into the guest's RAM.  Returns the
-// kernel's first instruction, and in DTB where the device tree is.
-//
-// The kernel goes where its header asks for.  The others lie in the upper half
-// of RAM, far behind it: some kernels move them, to just behind their end.
-static gpa_t load_guest(uint64_t ram_size, gpa_t *dtb) {
-    const struct image_header *header = (const void *)guest_kernel;
-    uint64_t kernel_size = guest_kernel_end - guest_kernel;
-    uint64_t initrd_size = guest_initrd_end - guest_initrd;
-    gpa_t middle = GUEST_RAM + ram_size / 2;
-    if (header->magic != IMAGE_MAGIC)
-        die("the kernel is no RISC-V Linux Image");
-    gpa_t entry = GUEST_RAM + header->text_offset;
-    if (header->image_size < kernel_size ||
-        !guest_ptr(entry, header->image_size) ||
-        entry + header->image_size > middle)
-        die("the kernel needs %ld KiB, half of the guest's RAM is %ld KiB",
-            header->image_size / 1024, ram_size / 2048);
-    memcpy(guest_ptr(entry, kernel_size), guest_kernel, kernel_size);
-
-    *dtb = middle + ((initrd_size + PAGE - 1) & -PAGE);
-    if (!guest_ptr(*dtb, 2 * fdt_size(guest_dtb) + fdt_size(host.fdt)))
-        die("the initramfs has %ld KiB, half of the guest's RAM is %ld KiB",
-            initrd_size / 1024, ram_size / 2048);
-    memcpy(guest_ptr(middle, initrd_size), guest_initrd, initrd_size);
-    make_guest_fdt(guest_ptr(*dtb, 0), middle, middle + initrd_size);
-    return entry;
+// Copies a part of the guest to where it belongs in the guest's RAM, by eight
+// bytes: guest.S aligns them.
+static void load(const struct part *p) {
+    uint64_t words = (p->end - p->start + 7) / 8;
+    uint64_t *to = guest_ptr(p->gpa, 8 * words);
+    if (!to)
+        die("no RAM of the guest's for %lx bytes at %lx", 8 * words, p->gpa);
+    for (uint64_t i = 0; i < words; i++)
+        to[i] = ((const uint64_t *)p->start)[i];
 }
 
-// The state in which the guest finds its hart.
+// What each hart needs to be set to once.
 static void init_csrs(void) {
     // Exceptions that the guest can deal with go straight to it: all that an
     // S-mode kernel is used to see.  Not delegated: ecall out of VS-mode, guest
@@ -162,14 +146,7 @@ static void init_csrs(void) {
     csr_write(hcounteren, -1); // else rdtime, with which Linux tells the time,
                                // would trap
     csr_write(htimedelta, 0);  // the guest's time is the host's
-    csr_write(hstatus,
-              HSTATUS_SPV | HSTATUS_SPVP | HSTATUS_VTW | HSTATUS_VSXL_64);
-    csr_write(vsstatus, SSTATUS_UXL_64);
     csr_write(vsie, 0);
-    csr_write(vsatp, 0);
-    // The guest may use FP and vector registers.  We are compiled without, so
-    // they stay in the hart and are never saved.
-    csr_set(sstatus, SSTATUS_SPP | SSTATUS_FS | SSTATUS_VS);
 
     // Of these a hart keeps the bits that it has: cbo.* instructions,
     // page-based memory types, setting A and D by itself, and Sstc's comparison
@@ -181,26 +158,49 @@ static void init_csrs(void) {
     host.sstc = csr_read(henvcfg) & HENVCFG_STCE && isa_has(host.isa, "_sstc");
     if (host.sstc)
         csr_write(vstimecmp, -1);
-
-    csr_write(sie, SIP_SEIP); // nobody sends us an IPI yet
+    use_guest_ram();
+    csr_write(sie, SIP_SSIP | SIP_SEIP);
 }
 
-// The boot hart, from boot.S: HART is its number, FDT the host's device tree.
-_Noreturn void main(uint64_t hart, const void *fdt) {
-    find_host(fdt);
-    init_csrs();
-    uint64_t ram_size = fdt_region(guest_dtb, fdt_find(guest_dtb, NULL,
-                                                       "device_type", "memory"))
-                            .size;
-    init_guest_ram(ram_size);
-    plic_init();
-    uart_init(hart);
-    virtio_init(hart);
+// Enters the guest where START says, on V's hart, in the state in which SBI's
+// HSM starts a hart: VS-mode, no translation of its own, no interrupts.
+_Noreturn void start_guest(struct vcpu *v, const struct start *start) {
+    csr_write(hstatus,
+              HSTATUS_SPV | HSTATUS_SPVP | HSTATUS_VTW | HSTATUS_VSXL_64);
+    csr_write(vsstatus, SSTATUS_UXL_64);
+    csr_write(vsatp, 0);
+    // The guest may use FP and vector registers.  We are compiled without, so
+    // they stay in the hart and are never saved.
+    csr_set(sstatus, SSTATUS_SPP | SSTATUS_FS | SSTATUS_VS);
+    csr_write(sepc, start->pc);
+    v->regs[10] = v->hart;
+    v->regs[11] = start->opaque;
+    if (guest.entry == GUEST_RAM) // where the board's firmware would be
+        mmode_start(v);
+    enter_guest(v);
+}
 
-    gpa_t dtb;
-    csr_write(sepc, load_guest(ram_size, &dtb));
-    vcpus->hart = hart;
-    vcpus->regs[10] = hart;
-    vcpus->regs[11] = dtb;
-    enter_guest(vcpus);
+// A hart that start_hart() has started, from boot.S.
+_Noreturn void main_secondary(uint64_t hart, const struct start *start) {
+    vcpus[hart].hart = hart;
+    init_csrs();
+    start_guest(&vcpus[hart], start);
+}
+
+// The boot hart, from boot.S: HART is its number, whichever the firmware chose,
+// FDT the host's device tree.
+_Noreturn void main(uint64_t hart, const uint32_t *fdt) {
+    find_host(fdt);
+    if (guest.harts > MAX_HARTS || hart >= guest.harts)
+        die("the guest has %lx harts, this is hart %lx", guest.harts, hart);
+    vcpus[hart].hart = hart;
+    init_csrs();
+    plic_init();
+    uart_init();
+    virtio_init();
+    load(&guest.kernel);
+    load(&guest.initrd);
+    load(&guest.dtb);
+    finish_guest_fdt(guest_ptr(guest.dtb.gpa, 0));
+    start_guest(&vcpus[hart], &(struct start){guest.entry, guest.dtb.gpa});
 }

@@ -46,7 +46,7 @@ enum { CAUSE_FETCH_GUEST_PAGE_FAULT = 20, CAUSE_LOAD_GUEST_PAGE_FAULT = 21 };
 enum { CAUSE_STORE_GUEST_PAGE_FAULT = 23 };
 
 // sip and sie: our own interrupts; hvip and hideleg: the guest's
-enum { SIP_STIP = 1 << 5, SIP_SEIP = 1 << 9 };
+enum { SIP_SSIP = 1 << 1, SIP_STIP = 1 << 5, SIP_SEIP = 1 << 9 };
 enum { HVIP_VSSIP = 1 << 2, HVIP_VSTIP = 1 << 6, HVIP_VSEIP = 1 << 10 };
 
 // sstatus and vsstatus share one layout
@@ -68,23 +68,27 @@ enum { PTE_A = 64, PTE_D = 128 };
 
 #define INSTRUCTION_WFI 0x10500073
 
-// --- SBI 2.0: extensions, errors, reset types --------------------------------
+// --- SBI 2.0: extensions, errors, functions of the host's, reset types -------
 enum { SBI_LEGACY_SET_TIMER, SBI_LEGACY_PUTCHAR, SBI_LEGACY_GETCHAR };
-enum { SBI_LEGACY_SHUTDOWN = 8, SBI_EXT_BASE = 0x10 };
-enum { SBI_EXT_TIME = 0x54494d45, SBI_EXT_SRST = 0x53525354 };
-enum { SBI_SUCCESS = 0, SBI_ERR_NOT_SUPPORTED = -2 };
-enum { SBI_SRST_SHUTDOWN = 0 };
-enum { SBI_SRST_SYSTEM_FAILURE = 1 };
+enum { SBI_LEGACY_CLEAR_IPI = 3, SBI_LEGACY_SEND_IPI = 4 };
+enum { SBI_LEGACY_REMOTE_FENCE_I = 5, SBI_LEGACY_SHUTDOWN = 8 };
+enum { SBI_EXT_BASE = 0x10, SBI_EXT_HSM = 0x48534d, SBI_EXT_IPI = 0x735049 };
+enum { SBI_EXT_TIME = 0x54494d45, SBI_EXT_RFENCE = 0x52464e43 };
+enum { SBI_EXT_SRST = 0x53525354, SBI_EXT_DBCN = 0x4442434e };
+enum { SBI_ERR_NOT_SUPPORTED = -2, SBI_ERR_INVALID_PARAM = -3 };
+#define SBI_ERR_INVALID_ADDRESS (-5)
+enum { SBI_REMOTE_FENCE_I = 0, SBI_REMOTE_HFENCE_GVMA = 4 };
+enum { SBI_REMOTE_HFENCE_VVMA_ASID = 5, SBI_REMOTE_HFENCE_VVMA = 6 };
+enum { SBI_SRST_SHUTDOWN = 0, SBI_SRST_WARM_REBOOT = 2 };
+#define SBI_SRST_SYSTEM_FAILURE 1
 
 // --- The machine the guest sees; guest.dts says the same to the guest --------
 #define GUEST_RAM 0x80000000ul
+#define GUEST_CLINT 0x02000000ul
 #define GUEST_PLIC 0x0c000000ul
-#define PLIC_SIZE 0x210000ul
 #define GUEST_VIRTIO 0x10001000ul
-#define VIRTIO_SLOTS 8
+enum { PLIC_SIZE = 0x600000, VIRTIO_SLOTS = 8 };
 #define GUEST_UART 0x10000000ul
-#define GUEST_UART_SOURCE 10
-enum { UART_LCR = 3, UART_MCR = 4, UART_LCR_DLAB = 128, UART_MCR_LOOP = 16 };
 
 // --- Types -------------------------------------------------------------------
 
@@ -102,9 +106,10 @@ struct exit {
 // is close together, because the switch between guest and hypervisor has
 // flushed the TLB, and each page costs a refill.
 struct vcpu {
-    uint64_t regs[32]; // x0 to x31; trap.S knows that they come first
-    uint64_t hart;     // mhartid, the guest's and ours
-    struct exit exit;  // why it is not running
+    uint64_t regs[32];   // x0 to x31; trap.S knows that they come first
+    uint64_t hart;       // mhartid, the guest's and ours
+    struct exit exit;    // why it is not running
+    struct mmode *mmode; // of a guest that began in M-mode, else NULL
 } __attribute__((aligned(PAGE)));
 
 // A load or store at an address that is no memory.
@@ -118,83 +123,88 @@ struct access {
     uint64_t value;   // read, or to be written
 };
 
-// A device.  WIDTHS has a bit for each width that its registers have.  Its
-// functions return false if there is no such register: the guest gets an access
-// fault.  Without READ the guest reads its registers as memory, see
-// map_guest().
+// A device.  WIDTHS has a bit for each width that its registers have.  ACCESS
+// does what A says, and returns false if there is no such register: the guest
+// gets an access fault.
 struct device {
     gpa_t base;
     uint64_t size;
     unsigned widths;
-    bool (*read)(struct vcpu *v, struct access *a);
-    bool (*write)(struct vcpu *v, const struct access *a);
+    bool (*access)(struct vcpu *v, struct access *a);
 };
 
-// A node of a flattened device tree: where its token FDT_BEGIN_NODE stands.
-typedef const uint32_t *fdt_node;
+// A property in a flattened device tree: where its token FDT_PROP stands.
+typedef const uint32_t *fdt_prop;
 
 struct sbiret {
-    long error;
-    long value;
-};
-
-// Where a device is.
-struct region {
-    hpa_t base;
-    uint64_t size; // bytes
-    uint32_t irq;  // its interrupt's number at the host's PLIC
+    long error, value;
 };
 
 // What main() found out about the machine below.
-struct host {
-    const void *fdt; // our copy of its device tree
+extern struct host {
+    const uint32_t *fdt; // our copy of its device tree
     const char *isa;
-    struct region plic, uart;
-    bool sstc; // the hart compares time with vstimecmp by itself
+    hpa_t plic, uart;
+    bool sstc; // its harts compare time with vstimecmp by themselves
+} host;
+
+// The guest as it was built into us (guest.S).
+extern const struct guest {
+    struct part {
+        gpa_t gpa; // where it belongs
+        const char *start, *end;
+    } kernel, dtb, initrd;
+    gpa_t entry;
+    uint64_t ram_size; // bytes
+    uint64_t harts;
+} guest;
+
+// Where a hart of the guest's begins, and with what in a1.
+struct start {
+    gpa_t pc;
+    uint64_t opaque;
 };
-extern struct host host;
 
 // --- What each file offers the ones above it ---------------------------------
 
 // boot.S, trap.S, guest.S, hv.ld
 _Noreturn void enter_guest(struct vcpu *v);
-long hlvx_hu(gva_t gva);
-extern const char guest_kernel[], guest_kernel_end[];
-extern const char guest_initrd[], guest_initrd_end[];
-extern const char guest_dtb[];
+long hlvx_hu(gva_t gva), hlv_bu(gva_t gva);
+void boot_secondary(void);
 extern char hv_end[];
 
 // hv.c
 unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval);
+_Noreturn void start_guest(struct vcpu *v, const struct start *start);
 
 // mmio.c
-bool decode(uint32_t inst, bool transformed, struct access *a);
 unsigned handle_mmio(struct vcpu *v);
 
 // sbi.c
 unsigned handle_sbi(struct vcpu *v);
+struct sbiret start_hart(struct vcpu *v, uint64_t hart, struct start start);
+
+// mmode.c
+void mmode_start(struct vcpu *v);
+unsigned handle_illegal_instruction(struct vcpu *v);
+void mmode_timer(struct vcpu *v);
+bool clint_access(struct vcpu *v, struct access *a);
 
 // virtio.c
-bool virtio_write(struct vcpu *v, const struct access *a);
-void virtio_host_interrupt(unsigned source);
-void virtio_init(uint64_t hart);
+bool virtio_access(struct vcpu *v, struct access *a);
+void virtio_init(void);
 
 // uart.c
-bool uart_write(struct vcpu *v, const struct access *a);
-void uart_init(uint64_t hart);
+bool uart_access(struct vcpu *v, struct access *a);
+void uart_init(void);
 
 // plic.c
-bool plic_read(struct vcpu *v, struct access *a);
-bool plic_write(struct vcpu *v, const struct access *a);
-void plic_set_line(unsigned source, bool level);
-void plic_host_interrupt(struct vcpu *v);
-void plic_update(struct vcpu *v);
-void plic_host_enable(uint64_t hart, unsigned source);
+bool plic_access(struct vcpu *v, struct access *a);
 void plic_init(void);
 
 // mem.c
-void init_heap(hpa_t ram_end);
-void init_guest_ram(uint64_t size);
+void init_memory(hpa_t ram_end, uint64_t size);
+void use_guest_ram(void);
 void *alloc(uint64_t size, uint64_t align);
 void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm);
 void *guest_ptr(gpa_t gpa, uint64_t size);
@@ -202,19 +212,18 @@ void *memcpy(void *to, const void *from, size_t n);
 void *memset(void *to, int c, size_t n);
 
 // fdt.c
-uint64_t fdt_size(const void *fdt);
-fdt_node fdt_find(const void *fdt, fdt_node after, const char *name,
-                  const char *string);
-const void *fdt_get(const void *fdt, fdt_node node, const char *name,
-                    uint32_t *length);
-const void *fdt_value(const void *fdt, const char *name, uint32_t *length);
-struct region fdt_region(const void *fdt, fdt_node node);
-void make_guest_fdt(void *to, gpa_t initrd, gpa_t initrd_end);
+uint64_t fdt_size(const uint32_t *fdt);
+fdt_prop fdt_find_reg(fdt_prop after, const char *name, const char *string);
+uint64_t fdt_number(fdt_prop reg, unsigned n);
+const void *fdt_value(const char *name);
+void finish_guest_fdt(uint32_t *fdt);
 bool isa_has(const char *isa, const char *name);
 
 // print.c
-struct sbiret host_sbi(uint64_t extension, uint64_t function, uint64_t a0,
-                       uint64_t a1, uint64_t a2);
+struct sbiret host_sbi(uint64_t id, uint64_t function, const uint64_t *a);
 void printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
-_Noreturn void die(const char *format, ...)
-    __attribute__((format(printf, 1, 2)));
+_Noreturn void shut_down(void);
+
+// The end, because the machine or the guest's files are not as they must be, or
+// because of a bug of ours.  Never for anything that a running guest does.
+#define die(...) (printf("hv: " __VA_ARGS__), printf("\r\n"), shut_down())

@@ -19,18 +19,18 @@ static uint64_t guest_ram_size;
 void *alloc(uint64_t size, uint64_t align) {
     hpa_t start = (heap + align - 1) & -align;
     if (start > heap_end || size > heap_end - start)
-        die("out of memory: wanted %ld more bytes", size);
+        die("out of memory: wanted %lx more bytes", size);
     heap = start + size;
     return memset((void *)start, 0, size);
 }
 
 // Maps SIZE bytes at GPA to HPA with the permissions PERM (PTE_R, PTE_W,
-// PTE_X), by the largest leaves that fit: 1 GiB, 2 MiB or 4 KiB.  The larger
-// the leaf, the shorter the walk of the second stage, and each of the up to
-// three steps of the guest's own walk needs one.  G-stage leaves must say U,
-// because every access by a guest counts as one by a user; A and D are set
-// beforehand, or the first access would fault on a hart that leaves them to
-// software.
+// PTE_X; 0: so that every access is an exit), by the largest leaves that fit: 1
+// GiB, 2 MiB or 4 KiB.  The larger the leaf, the shorter the walk of the second
+// stage, and each of the up to three steps of the guest's own walk needs one.
+// G-stage leaves must say U, because every access by a guest counts as one by a
+// user; A and D are set beforehand, or the first access would fault on a hart
+// that leaves them to software.
 void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm) {
     hpa_t hpa = (hpa_t)to;
     while (size) {
@@ -45,7 +45,7 @@ void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm) {
             table = (uint64_t *)((*pte & ~0x3fful) << 2);
             pte = &table[gpa / (span / 512) % 512];
         }
-        *pte = hpa >> 2 | perm | PTE_V | PTE_U | PTE_A | PTE_D;
+        *pte = perm ? hpa >> 2 | perm | PTE_V | PTE_U | PTE_A | PTE_D : 0;
         gpa += leaf;
         hpa += leaf;
         size -= leaf;
@@ -61,42 +61,37 @@ void *guest_ptr(gpa_t gpa, uint64_t size) {
     return guest_ram + offset;
 }
 
-// Lets alloc() have what lies between our own image and RAM_END.
-void init_heap(hpa_t ram_end) {
+// Divides what lies between our own image and RAM_END: SIZE bytes at the end
+// are the guest's RAM, aligned like the leaf that can map them, the rest is for
+// alloc().  What the alignment leaves behind the guest's RAM stays unused:
+// virtio.c relies on it.
+void init_memory(hpa_t ram_end, uint64_t size) {
     heap = (hpa_t)hv_end;
-    heap_end = ram_end;
-}
-
-// Takes SIZE bytes for the guest's RAM from the end of the heap, aligned like
-// the leaf that can map them, and turns the second stage of translation on.
-void init_guest_ram(uint64_t size) {
-    hpa_t start = (heap_end - size) & -(size < GIB ? 2 * MIB : GIB);
-    if (size > heap_end || start < heap)
-        die("the guest wants %ld MiB of RAM, the host has %ld MiB left",
-            size / MIB, (heap_end - heap) / MIB);
-    heap_end = start;
-    guest_ram = (char *)start;
+    heap_end = (ram_end - size) & -(size < GIB ? 2 * MIB : GIB);
+    if (size > ram_end || heap_end < heap)
+        die("the guest wants %lx bytes of RAM, the host has %lx left", size,
+            ram_end - heap);
+    guest_ram = (char *)heap_end;
     guest_ram_size = size;
-
     root = alloc(ROOT_SIZE, ROOT_SIZE);
     map_guest(GUEST_RAM, guest_ram, size, PTE_R | PTE_W | PTE_X);
+}
+
+// Turns the second stage of translation on, for this hart.
+void use_guest_ram(void) {
     csr_write(hgatp, HGATP_MODE_SV39X4 | (hpa_t)root / PAGE);
     asm volatile(".option arch, +h\n hfence.gvma" ::: "memory");
 }
 
 // The compiler calls these for assignments of structures, too.
 void *memcpy(void *to, const void *from, size_t n) {
-    char *t = to;
-    const char *f = from;
-    for (; n >= 8 && !(((size_t)t | (size_t)f) & 7); n -= 8, t += 8, f += 8)
-        *(uint64_t *)t = *(const uint64_t *)f;
-    while (n--)
-        *t++ = *f++;
+    for (size_t i = 0; i < n; i++)
+        ((char *)to)[i] = ((const char *)from)[i];
     return to;
 }
 
 void *memset(void *to, int c, size_t n) {
-    for (char *t = to; n--; t++)
-        *t = c;
+    for (size_t i = 0; i < n; i++)
+        ((char *)to)[i] = c;
     return to;
 }

@@ -4,9 +4,10 @@
 #include "hv.h"
 
 static const struct device devices[] = {
-    {GUEST_PLIC, PLIC_SIZE, 4, plic_read, plic_write},
-    {GUEST_VIRTIO, VIRTIO_SLOTS *PAGE, 15, NULL, virtio_write},
-    {GUEST_UART, 8, 1, NULL, uart_write},
+    {GUEST_PLIC, PLIC_SIZE, 4, plic_access},
+    {GUEST_VIRTIO, VIRTIO_SLOTS *PAGE, 15, virtio_access},
+    {GUEST_UART, 8, 1, uart_access},
+    {GUEST_CLINT, 0x10000, 8, clint_access},
 };
 
 // The compressed loads and stores.  Quadrant 0 names one of x8 to x15, quadrant
@@ -36,11 +37,9 @@ static bool decode_compressed(uint16_t inst, struct access *a) {
 // htinst's transformed one: that is the 32-bit form with other operands in
 // place of address and offset, and with bit 1 clear if the original had two
 // bytes (Priv. "Transformed Instruction or Pseudoinstruction for mtinst or
-// htinst"). False for anything but an integer load or store; A->store and
-// A->length are right even then for everything that can access memory, but
-// A->store needs to be set by the caller for the cache-block and vector
-// instructions.
-bool decode(uint32_t inst, bool transformed, struct access *a) {
+// htinst"). False for anything but an integer load or store.  A->store is what
+// the hart says, which of an AMO may be wrong.
+static bool decode(uint32_t inst, bool transformed, struct access *a) {
     if (!transformed && (inst & 3) != 3)
         return decode_compressed(inst, a);
     a->length = inst & 2 ? 4 : 2;
@@ -56,8 +55,6 @@ bool decode(uint32_t inst, bool transformed, struct access *a) {
         a->store = true;
         a->reg = inst >> 20 & 31;
         return funct3 < 4;
-    case 0x01: a->store = false; return false;           // LOAD-FP
-    case 0x09: a->store = true; return false;            // STORE-FP
     case 0x0b: a->store = inst >> 27 != 2; return false; // AMO; 2 is LR
     default: return false;
     }
@@ -84,12 +81,11 @@ static bool access_device(struct vcpu *v, struct access *a, gpa_t gpa) {
         a->offset % a->width)
         return false;
     unsigned unused = 64 - 8 * a->width; // bits of the register
-    if (a->store) {
+    if (a->store)
         a->value = v->regs[a->reg] << unused >> unused;
-        return d->write(v, a);
-    }
-    if (!d->read || !d->read(v, a))
-        return false;
+    bool done = d->access(v, a);
+    if (!done || a->store)
+        return done;
     uint64_t value = a->value << unused;
     v->regs[a->reg] = a->sign_extend ? value >> unused : value >> unused;
     v->regs[0] = 0;
@@ -114,7 +110,13 @@ unsigned handle_mmio(struct vcpu *v) {
         return inject(v, CAUSE_FETCH_ACCESS, e->tval);
     if (inst < 0)
         return 0; // the guest fetches it again, and gets the fault as its own
-    if (decode(inst, transformed, &a) && !walk && access_device(v, &a, e->gpa))
-        return a.length;
-    return inject(v, a.store ? CAUSE_STORE_ACCESS : CAUSE_LOAD_ACCESS, e->tval);
+    static int busy; // one hart at a time, and none while it sleeps
+    bool done = decode(inst, transformed, &a) && !walk;
+    while (__atomic_exchange_n(&busy, 1, __ATOMIC_ACQUIRE))
+        ;
+    done = done && access_device(v, &a, e->gpa);
+    __atomic_store_n(&busy, 0, __ATOMIC_RELEASE);
+    return done      ? a.length
+           : a.store ? inject(v, CAUSE_STORE_ACCESS, e->tval)
+                     : inject(v, CAUSE_LOAD_ACCESS, e->tval);
 }

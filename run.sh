@@ -5,11 +5,15 @@ set -euo pipefail
 usage() {
 	cat <<'END'
 usage: ./run.sh [options]
-  -k, --kernel FILE      boot this RISC-V Linux Image instead of our own
-  -i, --initrd FILE      with this initramfs instead of our own
+  -k, --kernel FILE[@ADDRESS]
+                         boot this kernel instead of our own: a RISC-V Linux
+                         Image, an ELF file, or any binary, put to and entered
+                         at 0x80200000 or ADDRESS; each may be gzipped.  One
+                         that begins at 0x80000000 begins in M-mode
+  -i, --initrd FILE      with this initramfs; an Image gets our own without
   -p, --params "ARGS"    more boot arguments for the kernel
   -m, --mem MIB          the guest's RAM (1024)
-  -c, --cpus N           the guest's harts (1; more are not there yet)
+  -c, --cpus N           the guest's harts, 1 to 8 (1)
   -d, --disk FILE[,ro]   give the guest this disk image; repeatable.  Without it,
                          disk.img, which is made (64 MiB, ext4) if it is missing
       --no-disk          no disk
@@ -43,7 +47,7 @@ number() { # option value least most
 	echo $((10#$2))
 }
 
-kernel='' initrd='' params='' mem=1024 bare='' dry_run='' net='' share='' disks=() no_disk=''
+kernel='' at='' initrd='' params='' mem=1024 cpus=1 bare='' dry_run='' net='' share='' disks=() no_disk=''
 while [ $# -gt 0 ]; do
 	takes=1 # words
 	case $1 in
@@ -53,14 +57,17 @@ while [ $# -gt 0 ]; do
 		;;
 	esac
 	case $1 in
-	-k | --kernel) kernel=$(file "$1" "$2") ;;
+	-k | --kernel)
+		if [[ ! -e $2 && $2 =~ ^(.*)@(0x[0-9a-fA-F]{1,12})$ ]]; then
+			kernel=$(file "$1" "${BASH_REMATCH[1]}") at=$((BASH_REMATCH[2]))
+		else
+			kernel=$(file "$1" "$2") at=''
+		fi
+		;;
 	-i | --initrd) initrd=$(file "$1" "$2") ;;
 	-p | --params) params=$2 ;;
 	-m | --mem) mem=$(number "$1" "$2" 16 65536) ;;
-	-c | --cpus)
-		cpus=$(number "$1" "$2" 1 8)
-		[ "$cpus" = 1 ] || die "$1 $2: more than one hart is not there yet"
-		;;
+	-c | --cpus) cpus=$(number "$1" "$2" 1 8) ;;
 	-d | --disk)
 		disk=$(file "$1" "${2%,ro}")
 		[[ $2 = *,ro ]] || [ -w "$disk" ] || die "$1: cannot write to $disk (try $2,ro)"
@@ -88,8 +95,32 @@ cd "$(dirname "$0")"
 O=${O:-build}
 qemu=${QEMU:-qemu-system-riscv64}
 
+cross=${CROSS:-riscv64-linux-gnu-}
 [ -z "${QEMU:-}" ] || command -v "$qemu" >/dev/null || die "QEMU: there is no command $qemu"
-tools/need.sh run $([ -n "$kernel" ] && [ -n "$initrd" ] || echo guest)
+mkdir -p "$O"
+
+# What the kernel's file says at an offset: digits of bytes, or a number.
+bytes_at() { od -An -v -t x1 -j "$1" -N "$2" "$kernel" | tr -d ' \n'; }
+number_at() { od -An -v -t "u$2" -j "$1" -N "$2" "$kernel" | tr -d ' '; }
+
+form='' own=("$kernel" "$initrd")
+if [ -n "$kernel" ]; then
+	[ -s "$kernel" ] || die "-k: $kernel is empty"
+	if [ "$(bytes_at 0 2)" = 1f8b ]; then
+		gzip -dc "$kernel" >"$O/kernel.gunzipped" 2>/dev/null || die "$kernel is no whole gzip file"
+		kernel=$O/kernel.gunzipped
+	fi
+	case $(bytes_at 0 4)-$(bytes_at 56 4 2>/dev/null) in
+	*-52534305) form=Image ;; # "RSC\5" in the header
+	7f454c46-*)
+		form=ELF
+		[ "$(bytes_at 4 1)$(bytes_at 18 2)" = 02f300 ] || die "${own[0]} is an ELF file, but not for 64-bit RISC-V"
+		;;
+	*) form=flat ;;
+	esac
+	[ "$form" = flat ] || [ -z "$at" ] || die "-k: an $form says itself where it belongs"
+fi
+tools/need.sh run $([ -n "$kernel" ] && [ "$form$initrd" != Image ] || echo guest)
 
 # lpj, "loops per jiffy", is how many ticks udelay() takes for one timer tick of
 # Linux.  It is the timebase divided by HZ; said here, the kernel neither
@@ -108,32 +139,57 @@ build() {
 	make --no-print-directory -s O="$O" "$@"
 }
 
+[ -n "$kernel" ] || build "${kernel:=build/linux/arch/riscv/boot/Image}"
+case $form$initrd in
+'' | Image) build "${initrd:=build/rootfs/initramfs.cpio.gz}" ;;
+ELF | flat) initrd=$O/empty && : >"$initrd" ;;
+esac
+
+# Where the kernel belongs, where it ends with its .bss, and where it begins.
+ram=$((0x80000000)) binary=$kernel
+case $form in
+flat)
+	at=${at:-$((ram + 0x200000))} entry=$at end=$((at + $(stat -Lc %s "$kernel")))
+	;;
+ELF)
+	at='' end=0 entry=$(number_at 24 8) binary=$O/kernel.binary
+	while read -r type _ _ address _ size _; do
+		[ "$type" = LOAD ] || continue
+		((at = ${at:-address} < address ? ${at:-address} : address)) || :
+		((end = end > address + size ? end : address + size)) || :
+	done < <("${cross}readelf" -lW "$kernel")
+	"${cross}objcopy" -O binary "$kernel" "$binary"
+	;;
+*) at=$((ram + $(number_at 8 8))) entry=$at end=$((at + $(number_at 16 8))) ;;
+esac
+
+# Kernel and initramfs each get a half of the RAM (guest.S).
+fits() { # file begin end least most
+	(($2 >= $4 && $3 >= $2 && $3 <= $5)) ||
+		die "$1 is for addresses $(printf '0x%x to 0x%x, not within 0x%x to 0x%x' "$2" "$3" "$4" "$5"), half of the guest's RAM: try a larger --mem"
+}
+middle=$((ram + (mem << 19)))
+fits "${own[0]:-our kernel}" $((at)) $end $ram $middle
+fits "${own[1]:-our initramfs}" $((middle + 0x10000)) $((middle + 0x10000 + $(stat -Lc %s "$initrd"))) \
+	$middle $((ram + (mem << 20)))
+[ "$form" != flat ] ||
+	printf 'run.sh: %s is neither an Image nor ELF: a flat binary for 0x%x\n' "${own[0]}" "$at" >&2
+[ "$form" != ELF ] || truncate -s $((end - at)) "$binary" # .bss: zeros
+
 # make can't take a name with a space in it, but a link of ours can point there.
 link() { # name file
-	mkdir -p "$O"
 	ln -sfn "$2" "$O/$1"
 	echo "$O/$1"
 }
-[ -n "$kernel" ] || build "${kernel:=build/linux/arch/riscv/boot/Image}"
-[ -n "$initrd" ] || build "${initrd:=build/rootfs/initramfs.cpio.gz}"
 
-# The header of an Image has its size, .bss included, at 16 and its magic number
-# at 56.  Kernel and initramfs each get a half of the RAM (load_guest in hv.c).
-[ "$(dd if="$kernel" bs=1 skip=56 count=4 status=none | tr -d '\0')" = $'RSC\x05' ] ||
-	die "$kernel is no RISC-V Linux Image"
-fits() { # bytes file
-	(($1 < mem << 19)) ||
-		die "$2 needs $(($1 >> 10)) KiB, half of the guest's RAM is $((mem << 9)) KiB: try a larger --mem"
-}
-fits $((0x200000 + $(od -An -t u8 -j 16 -N 8 "$kernel"))) "$kernel"
-fits $((0x10000 + $(stat -c %s "$initrd"))) "$initrd"
-
-command=("$qemu" -M virt -cpu rv64,h=true -nographic)
+command=("$qemu" -M virt -cpu rv64,h=true -nographic -smp "$cpus")
 if [ -n "$bare" ]; then
-	command+=(-m "$mem" -kernel "$kernel" -initrd "$initrd" -append "$append")
+	command+=(-m "$mem" -kernel "$kernel" -append "$append")
+	[ ! -s "$initrd" ] || command+=(-initrd "$initrd")
+	[ "$at" != $ram ] || command+=(-bios none)
 else
-	build KERNEL="$(link kernel "$(realpath "$kernel")")" \
-		INITRD="$(link initrd "$(realpath "$initrd")")" MEM="$mem" BOOTARGS="$append"
+	build KERNEL="$(link kernel "$(realpath "$binary")")" AT="$at" ENTRY="$entry" \
+		INITRD="$(link initrd "$(realpath "$initrd")")" MEM="$mem" CPUS="$cpus" BOOTARGS="$append"
 	# The guest's RAM and a GiB for the firmware, for us, and so that the
 	# guest's can begin at a multiple of 1 GiB: then one entry maps it.
 	command+=(-m $((mem + 1024)) -kernel "$O/hv.elf")
@@ -152,10 +208,13 @@ if [ ${#disks[@]} = 0 ] && [ -z "$no_disk" ]; then
 	disks=(disk.img)
 fi
 for i in "${!disks[@]}"; do
+	# The slot matters to kernels that know one disk only, in the first slot, and
+	# to Linux, which names disks by the order in the device tree: last slot first.
+	bus=virtio-mmio-bus.$((${#disks[@]} - 1 - i))
 	disk=${disks[i]%,ro}
 	[ "$disk" = "${disks[i]}" ] && ro=off || ro=on
 	command+=(-drive "file=${disk//,/,,},format=raw,if=none,id=disk$i,readonly=$ro"
-		-device "virtio-blk-device,drive=disk$i")
+		-device "virtio-blk-device,drive=disk$i,bus=$bus")
 done
 [ -z "$net" ] || command+=(-netdev user,id=net -device virtio-net-device,netdev=net)
 [ -z "$share" ] || command+=(-fsdev "local,id=share,path=${share//,/,,},security_model=none"

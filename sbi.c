@@ -1,6 +1,9 @@
 // What the guest may ask for: the Supervisor Binary Interface 2.0.  a7 names
 // the extension, a6 the function, a0 to a5 are arguments; an error comes back
 // in a0 and a value in a1.
+//
+// Vcpu n runs on hart n, so what the guest wants to be done to its harts the
+// firmware can do to the host's, with the same numbers.
 
 #include "hv.h"
 
@@ -8,93 +11,173 @@
 #define SBI_IMPL_ID 0x6876 // "hv"; the registered ones are far below
 #define SBI_IMPL_VERSION 1
 
-enum { GET_SPEC_VERSION, GET_IMPL_ID, GET_IMPL_VERSION, PROBE_EXTENSION };
-enum { GET_MVENDORID = 4, GET_MARCHID, GET_MIMPID };
+enum { FUNCTION = 6, EXTENSION = 7, PROBE_EXTENSION = 3 };
+enum { CONSOLE_WRITE, CONSOLE_READ, CONSOLE_WRITE_BYTE, CONSOLE_MOST = 256 };
+enum { HART_START, HART_STOP, HART_GET_STATUS, HART_SUSPEND, HART_STOPPED = 1 };
+#define SUSPEND_NON_RETENTIVE 0x80000000
 
-static struct sbiret success(long value) {
-    return (struct sbiret){SBI_SUCCESS, value};
+static const struct extension *find(uint64_t id);
+
+// The extensions.  A points to a0, so A[FUNCTION] is a6, a function that
+// exists, and A[EXTENSION] is a7.
+
+static struct sbiret base(struct vcpu *v, uint64_t *a) {
+    static const long ours[] = {SBI_SPEC_2_0, SBI_IMPL_ID, SBI_IMPL_VERSION};
+    if (a[FUNCTION] < LENGTH(ours))
+        return (struct sbiret){0, ours[a[FUNCTION]]};
+    if (a[FUNCTION] == PROBE_EXTENSION)
+        return (struct sbiret){0, find(a[0]) != NULL};
+    // mvendorid, marchid, mimpid: it is the host's hart that the guest runs on
+    return host_sbi(SBI_EXT_BASE, a[FUNCTION], a);
 }
 
-static struct sbiret not_supported(void) {
-    return (struct sbiret){SBI_ERR_NOT_SUPPORTED, 0};
-}
-
-// Raises the guest's timer interrupt when time reaches WHEN, in ticks of the
+// Raises the guest's timer interrupt when time reaches A[0], in ticks of the
 // timebase, and takes a pending one back.  With Sstc the hart compares for
 // itself; without it our own timer goes off, and handle_interrupts() passes it
 // on.
-static struct sbiret set_timer(uint64_t when) {
+static struct sbiret set_timer(struct vcpu *v, uint64_t *a) {
     if (host.sstc) {
-        csr_write(vstimecmp, when);
-        return success(0);
+        csr_write(vstimecmp, a[0]);
+        return (struct sbiret){0};
     }
     csr_clear(hvip, HVIP_VSTIP);
     csr_set(sie, SIP_STIP);
-    return host_sbi(SBI_EXT_TIME, 0, when, 0, 0);
+    return host_sbi(SBI_EXT_TIME, 0, a);
 }
 
-static bool has_extension(uint64_t extension);
+// IPIs and fences, for the harts in a mask: bit n of A[0] is hart A[1] + n.  If
+// A[1] is -1 all are meant.  An IPI is our own software interrupt there, which
+// handle_interrupts() passes on.  The guest's sfence.vma is our hfence.vvma.
+static struct sbiret to_harts(struct vcpu *v, uint64_t *a) {
+    static const uint8_t fences[] = {SBI_REMOTE_FENCE_I, SBI_REMOTE_HFENCE_VVMA,
+                                     SBI_REMOTE_HFENCE_VVMA_ASID};
+    if (a[1] != -1ul && a[0] &&
+        (a[1] >= guest.harts || a[0] >= 1ul << (guest.harts - a[1])))
+        return (struct sbiret){.error = SBI_ERR_INVALID_PARAM};
+    return host_sbi(a[EXTENSION], fences[a[FUNCTION]], a);
+}
 
-// The calls.  EXTENSION is a7, FUNCTION a6, and A points to a0.
-static struct sbiret base(uint64_t extension, uint64_t function, uint64_t *a) {
-    switch (function) {
-    case GET_SPEC_VERSION: return success(SBI_SPEC_2_0);
-    case GET_IMPL_ID: return success(SBI_IMPL_ID);
-    case GET_IMPL_VERSION: return success(SBI_IMPL_VERSION);
-    case PROBE_EXTENSION: return success(has_extension(a[0]));
-    case GET_MVENDORID: // it is the host's hart that the guest runs on
-    case GET_MARCHID:
-    case GET_MIMPID: return host_sbi(extension, function, 0, 0, 0);
-    default: return not_supported();
+// Lets HART begin where START says, as hart_start wants it.  It takes that from
+// a place that is V's for this hart alone, so two harts may try to start the
+// same third one: the firmware lets one of them win.
+struct sbiret start_hart(struct vcpu *v, uint64_t hart, struct start start) {
+    static struct start starts[MAX_HARTS][MAX_HARTS];
+    struct start *place = &starts[v->hart][hart];
+    uint64_t a[5] = {hart, (hpa_t)boot_secondary, (hpa_t)place};
+    if (host_sbi(SBI_EXT_HSM, HART_GET_STATUS, a).value == HART_STOPPED)
+        *place = start; // nobody waits for what was there
+    return host_sbi(SBI_EXT_HSM, HART_START, a);
+}
+
+static struct sbiret hsm(struct vcpu *v, uint64_t *a) {
+    bool start = a[FUNCTION] == HART_START, stop = a[FUNCTION] == HART_STOP;
+    bool suspend = a[FUNCTION] == HART_SUSPEND;
+    uint32_t type = a[0]; // there are two: retentive (0) and non-retentive
+    if (suspend ? type & ~SUSPEND_NON_RETENTIVE : !stop && a[0] >= guest.harts)
+        return (struct sbiret){.error = SBI_ERR_INVALID_PARAM};
+    if ((start || (suspend && type)) && !guest_ptr(a[1], 4))
+        return (struct sbiret){.error = SBI_ERR_INVALID_ADDRESS};
+    if (start)
+        return start_hart(v, a[0], (struct start){a[1], a[2]});
+    // We keep our state over a suspension in any case.
+    const uint64_t retentive[5] = {0}, *args = suspend ? retentive : a;
+    struct sbiret ret = host_sbi(SBI_EXT_HSM, a[FUNCTION], args);
+    if (suspend && type)
+        start_guest(v, &(struct start){a[1], a[2]});
+    return ret;
+}
+
+// Type 0 shuts down, 1 and 2 reboot, which starts us anew, too.
+static struct sbiret reset(struct vcpu *v, uint64_t *a) {
+    uint32_t type = a[0], reason = a[1];
+    if (type > SBI_SRST_WARM_REBOOT || reason > SBI_SRST_SYSTEM_FAILURE)
+        return (struct sbiret){.error = SBI_ERR_INVALID_PARAM};
+    return host_sbi(SBI_EXT_SRST, 0, (uint64_t[5]){type, reason});
+}
+
+// The debug console.  The firmware's may be too old to have one, so each
+// character is a legacy call to it.  It may do less than asked for.
+static struct sbiret console(struct vcpu *v, uint64_t *a) {
+    uint8_t byte = a[0], *buffer = &byte;
+    uint64_t size = 1, i = 0;
+    bool read = a[FUNCTION] == CONSOLE_READ;
+    if (a[FUNCTION] != CONSOLE_WRITE_BYTE) {
+        size = a[0];
+        buffer = a[2] ? NULL : guest_ptr(a[1], size); // a2: high half
     }
+    if (!buffer)
+        return (struct sbiret){.error = SBI_ERR_INVALID_PARAM};
+    for (; i < size && i < CONSOLE_MOST; i++) {
+        uint64_t legacy = read ? SBI_LEGACY_GETCHAR : SBI_LEGACY_PUTCHAR;
+        long c = host_sbi(legacy, 0, (uint64_t[5]){buffer[i]}).error;
+        if (read && c < 0)
+            break;
+        if (read)
+            buffer[i] = c;
+    }
+    return (struct sbiret){0, a[FUNCTION] == CONSOLE_WRITE_BYTE ? 0 : i};
 }
 
-static struct sbiret timer(uint64_t extension, uint64_t function, uint64_t *a) {
-    return function == 0 ? set_timer(a[0]) : not_supported();
-}
-
-// Resets mean to the host what they mean to us, and wrong ones are refused
-// there: type 0 shuts down, 1 and 2 reboot, which starts us anew, too.
-static struct sbiret reset(uint64_t extension, uint64_t function, uint64_t *a) {
-    return function == 0 ? host_sbi(extension, 0, a[0], a[1], 0)
-                         : not_supported();
-}
-
-// SBI 0.1: an extension is a function, and the answer is in a0 alone.
-static struct sbiret legacy(uint64_t extension, uint64_t function,
-                            uint64_t *a) {
-    struct sbiret ret;
-    if (extension == SBI_LEGACY_SET_TIMER)
-        ret = set_timer(a[0]);
+// SBI 0.1 (chapter 5): each function is an extension, and the answer is in a0
+// alone.  Where it is about other harts, a0 is the guest-virtual address of a
+// mask, and all are meant if there is none.
+static struct sbiret legacy(struct vcpu *v, uint64_t *a) {
+    uint64_t id = a[EXTENSION];
+    bool ipi = id == SBI_LEGACY_SEND_IPI;
+    bool masked = id >= SBI_LEGACY_SEND_IPI && id < SBI_LEGACY_SHUTDOWN;
+    long mask = masked && a[0] ? hlv_bu(a[0]) : (1l << guest.harts) - 1;
+    uint64_t args[] = {mask & ((1 << guest.harts) - 1),
+                       0,
+                       a[1],
+                       a[2],
+                       a[3],
+                       0,
+                       ipi ? 0 : id - SBI_LEGACY_REMOTE_FENCE_I,
+                       ipi ? SBI_EXT_IPI : SBI_EXT_RFENCE};
+    struct sbiret ret = {.error = (csr_read(hvip) & HVIP_VSSIP) != 0};
+    if (mask < 0)
+        inject(v, csr_read(scause) & 15, a[0]); // 21, a guest page: 5
+    else if (masked)
+        ret = to_harts(v, args);
+    else if (id == SBI_LEGACY_CLEAR_IPI) // returns whether there was one
+        csr_clear(hvip, HVIP_VSSIP);
+    else if (id == SBI_LEGACY_SET_TIMER)
+        ret = set_timer(v, a);
     else // console and shutdown
-        ret = host_sbi(extension, 0, a[0], 0, 0);
+        ret = host_sbi(id, 0, a);
     return (struct sbiret){ret.error, a[1]};
 }
 
-static const struct {
-    uint64_t extension;
-    struct sbiret (*call)(uint64_t extension, uint64_t function, uint64_t *a);
+static const struct extension {
+    uint64_t first, last, functions;
+    struct sbiret (*call)(struct vcpu *v, uint64_t *a);
 } extensions[] = {
-    {SBI_LEGACY_SET_TIMER, legacy}, {SBI_LEGACY_PUTCHAR, legacy},
-    {SBI_LEGACY_GETCHAR, legacy},   {SBI_LEGACY_SHUTDOWN, legacy},
-    {SBI_EXT_BASE, base},           {SBI_EXT_TIME, timer},
-    {SBI_EXT_SRST, reset},
+    {0, SBI_LEGACY_SHUTDOWN, -1, legacy},
+    {SBI_EXT_BASE, SBI_EXT_BASE, 7, base},
+    {SBI_EXT_TIME, SBI_EXT_TIME, 1, set_timer},
+    {SBI_EXT_IPI, SBI_EXT_IPI, 1, to_harts},
+    {SBI_EXT_RFENCE, SBI_EXT_RFENCE, 3, to_harts}, // the others need H
+    {SBI_EXT_HSM, SBI_EXT_HSM, 4, hsm},
+    {SBI_EXT_SRST, SBI_EXT_SRST, 1, reset},
+    {SBI_EXT_DBCN, SBI_EXT_DBCN, 3, console},
 };
 
-static bool has_extension(uint64_t extension) {
+static const struct extension *find(uint64_t id) {
     for (unsigned i = 0; i < LENGTH(extensions); i++)
-        if (extensions[i].extension == extension)
-            return true;
-    return false;
+        if (id >= extensions[i].first && id <= extensions[i].last)
+            return &extensions[i];
+    return NULL;
 }
 
 // An ecall from VS-mode.  Returns how far to move the guest's pc.
 unsigned handle_sbi(struct vcpu *v) {
     uint64_t *a = &v->regs[10];
-    struct sbiret ret = not_supported();
-    for (unsigned i = 0; i < LENGTH(extensions); i++)
-        if (extensions[i].extension == a[7])
-            ret = extensions[i].call(a[7], a[6], a);
+    const struct extension *e = find(a[EXTENSION]);
+    struct sbiret ret = {.error = SBI_ERR_NOT_SUPPORTED};
+    if (e && a[FUNCTION] < e->functions)
+        ret = e->call(v, a);
+    if (csr_read(sepc) != v->exit.pc)
+        return 0; // it got an exception instead
     a[0] = ret.error;
     a[1] = ret.value;
     return 4;

@@ -36,24 +36,23 @@ enter_guest:
         ld      a0, 8 * 10(a0)
         sret                            // hstatus.SPV = 1: into the guest
 
-// A trap while the hypervisor itself runs.  There is nothing to go back to.
+// A trap while the hypervisor itself runs.
         .balign 4
         .globl  bug
-bug:    csrr    a0, scause
-        csrr    a1, sepc
-        csrr    a2, stval
-        call    panic_trap
+bug:    call    bug_found
 
 // long hlvx_hu(gva_t a0): the two bytes of guest code at a0, read with the
 // guest's translation and its permission to execute (Priv. "Hypervisor Virtual-
-// Machine Load and Store Instructions"); -1 if the guest could not fetch them.
+// Machine Load and Store Instructions"); long hlv_bu(gva_t a0): a byte of its
+// data.  Both: -1 if the guest itself could not read it.
 //
 // The load may trap, right here in HS-mode: another hart of the guest may have
 // unmapped the page a moment ago.  So for one instruction stvec points behind
 // it.  Such a trap has overwritten what the exit had left in sepc, sstatus.SPP
 // and hstatus.SPV, without which the next sret would not lead into the guest.
-        .globl  hlvx_hu
-hlvx_hu:
+        .macro  guest_load name, instruction
+        .globl  \name
+\name:
         mv      t0, a0
         li      a0, -1
         csrr    t1, sepc
@@ -61,12 +60,14 @@ hlvx_hu:
         csrr    t3, hstatus
         la      t4, 1f
         csrrw   t5, stvec, t4
-        hlvx.hu a0, (t0)
-        csrw    stvec, t5
-        ret
+        \instruction a0, (t0)
         .balign 4
 1:      csrw    stvec, t5
         csrw    sepc, t1
         csrw    sstatus, t2
         csrw    hstatus, t3
         ret
+        .endm
+
+        guest_load hlvx_hu, hlvx.hu
+        guest_load hlv_bu, hlv.bu

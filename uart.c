@@ -3,17 +3,14 @@
 // state is kept here that could differ from it.
 //
 // The guest reads the registers without our help: their page is mapped for it,
-// read-only.  A store traps, and is passed on.  The interrupt stays claimed at
-// the host until the guest has dealt with it (plic.c).
+// read-only.  A store traps, and is passed on.
 
 #include "hv.h"
 
-bool uart_write(struct vcpu *v, const struct access *a) {
-    *(volatile uint8_t *)(host.uart.base + a->offset) = a->value;
-    return true;
+bool uart_access(struct vcpu *v, struct access *a) {
+    if (a->store)
+        *(volatile uint8_t *)(host.uart + a->offset) = a->value;
+    return a->store;
 }
 
-void uart_init(uint64_t hart) {
-    map_guest(GUEST_UART, (void *)host.uart.base, PAGE, PTE_R);
-    plic_host_enable(hart, host.uart.irq);
-}
+void uart_init(void) { map_guest(GUEST_UART, (void *)host.uart, PAGE, PTE_R); }

@@ -4,28 +4,36 @@
 // network card, a source of entropy.  The guest talks to the host's device
 // itself, with one thing between them: the addresses that it gives are
 // guest-physical and must be checked and translated before the device may use
-// them.  So the device gets rings of ours, in which every descriptor of the
-// guest's stands again with its translated address.  The data moves straight
-// between the device and the guest's RAM.
+// them.  So the device gets descriptors and an available ring of ours, in which
+// the guest's stand again with translated addresses.  The data moves straight
+// between the device and the guest's RAM, and so does the used ring, in which
+// the device says what it has done: it holds no addresses.
 //
-// The registers that the guest reads are a page of plain memory, which it can't
-// write to; we keep it up to date.  Only its stores are VM exits.
+// The device reports to the guest without us, but the used ring also has a flag
+// with which it asks not to be notified while it looks at the available ring
+// anyway.  It would look at ours, where nothing new appears unless the guest
+// notifies us.  The feature EVENT_IDX replaces that flag by something that a
+// guest without the feature does not see.  So we take the feature and don't
+// offer it; for us it means to say which used entry shall interrupt next.
+//
+// The registers are mapped for the guest to read while its driver runs.  Stores
+// always trap, and so do reads while the driver negotiates, because there is
+// something to hide then.
 
 #include "hv.h"
 
 // Registers (virtio 1.2, 4.2.2).
 enum { VERSION = 0x004, DEVICE_ID = 0x008, DEVICE_FEATURES = 0x010 };
 enum { DEVICE_FEATURES_SEL = 0x014, DRIVER_FEATURES = 0x020 };
-enum { DRIVER_FEATURES_SEL = 0x024, QUEUE_SEL = 0x030, QUEUE_NUM_MAX = 0x034 };
-enum { QUEUE_NUM = 0x038, QUEUE_READY = 0x044, QUEUE_NOTIFY = 0x050 };
-enum { INTERRUPT_STATUS = 0x060, INTERRUPT_ACK = 0x064, STATUS = 0x070 };
-enum { QUEUE_DESC_LOW = 0x080, QUEUE_DEVICE_HIGH = 0x0a4 };
+enum { DRIVER_FEATURES_SEL = 0x024, QUEUE_SEL = 0x030, QUEUE_NUM = 0x038 };
+enum { QUEUE_READY = 0x044, QUEUE_NOTIFY = 0x050, INTERRUPT_ACK = 0x064 };
+enum { STATUS = 0x070, QUEUE_DESC_LOW = 0x080, QUEUE_DEVICE_HIGH = 0x0a4 };
 enum { CONFIG = 0x100, CONFIG_END = 0x200 };
 
-enum { STATUS_DRIVER_OK = 4, STATUS_FEATURES_OK = 8, STATUS_NEEDS_RESET = 64 };
-enum { INTERRUPT_USED = 1, INTERRUPT_CONFIG = 2, NO_INTERRUPT = 1 };
+enum { STATUS_DRIVER_OK = 4, STATUS_FEATURES_OK = 8 };
 enum { DESC_F_NEXT = 1, DESC_F_WRITE = 2 };
-enum { MAX_QUEUES = 4, MAX_QUEUE_SIZE = 1024 };
+enum { MAX_QUEUES = 64, MAX_QUEUE_SIZE = 1024 };
+#define F_EVENT_IDX (1u << 29)
 
 // The feature bits that we pass on, in 32-bit word SEL: those that belong to
 // the kind of device (0 to 23), and VERSION_1 (32).  The others change the
@@ -38,267 +46,222 @@ struct desc {
     uint32_t len;
     uint16_t flags, next;
 };
-struct avail {
-    uint16_t flags, idx, ring[MAX_QUEUE_SIZE];
-};
-struct used {
-    uint16_t flags, idx;
-    struct {
-        uint32_t id, len;
-    } ring[MAX_QUEUE_SIZE];
-};
+enum { FLAGS, IDX, RING }; // of both others, in 16-bit words
 
 static struct slot {
-    volatile uint32_t *host; // the device's registers
-    uint32_t source;         // its interrupt at the host's PLIC
+    volatile uint32_t *host; // the device's registers; NULL: there are none
     uint32_t device_sel, driver_sel, queue_sel; // what these registers say
-    bool refused; // the driver wanted a feature that it was not offered
-    bool stopped; // the driver made a mistake that the device must not see
+    bool refused;    // the driver wanted a feature that it was not offered
+    unsigned queues; // so many may be ready
     struct queue {
         bool ready;
-        bool used_up;               // was ready since the last reset
-        uint32_t num;               // entries
-        uint32_t place[6];          // QueueDescLow, -High, QueueDriverLow, ...
-        uint16_t translated;        // how far we are in the guest's avail ring,
-        uint16_t returned;          // and in our used ring
-        volatile struct desc *desc; // the guest's rings
-        volatile struct avail *avail;
-        volatile struct used *used;
-        struct rings { // ours, which the device sees
+        uint16_t translated;              // how far we are in the avail ring
+        uint32_t num;                     // entries
+        uint32_t place[10];               // QueueDescLow to QueueDeviceHigh
+        const volatile struct desc *desc; // the guest's
+        const volatile uint16_t *avail, *used;
+        struct ours { // what the device sees instead
             struct desc desc[MAX_QUEUE_SIZE];
-            volatile struct avail avail;
-            volatile struct used used;
-            bool in_flight[MAX_QUEUE_SIZE]; // the device may be using it
-        } ours;
+            volatile uint16_t avail[RING + MAX_QUEUE_SIZE + 1];
+        } * ours;
     } queue[MAX_QUEUES];
 } slots[VIRTIO_SLOTS];
 
-// What the guest reads.
-static uint32_t pages[VIRTIO_SLOTS][PAGE / 4] __attribute__((aligned(PAGE)));
-
-// Brings slot N's page up to date with the device's registers, and with its
-// configuration space if that may have changed.
-static void refresh(unsigned n, bool config) {
-    struct slot *s = &slots[n];
-    uint32_t *page = pages[n];
-    for (unsigned i = 0; i < CONFIG / 4; i++)
-        if (i != INTERRUPT_STATUS / 4)
-            page[i] = s->host[i];
-    // By bytes: behind its end, which may be anywhere, nothing can be read.
-    for (unsigned i = CONFIG; config && i < CONFIG_END; i++)
-        ((uint8_t *)page)[i] = ((volatile uint8_t *)s->host)[i];
-    page[DEVICE_FEATURES / 4] &= allowed(s->device_sel);
-    if (s->queue_sel >= MAX_QUEUES)
-        page[QUEUE_NUM_MAX / 4] = 0;
-    if (s->stopped)
-        page[STATUS / 4] |= STATUS_NEEDS_RESET;
-}
-
-static void set_interrupt_status(unsigned n, uint32_t status) {
-    pages[n][INTERRUPT_STATUS / 4] = status;
-    plic_set_line(n + 1, status);
-}
-
-// The device must not see what the driver did: it stays away from its queues
-// until the driver resets it.
-static void stop(uint64_t n, const char *why) {
-    printf("hv: virtio slot %ld stops until it is reset: %s\n", n, why);
-    slots[n].stopped = true;
-    refresh(n, false);
-    set_interrupt_status(n, pages[n][INTERRUPT_STATUS / 4] | INTERRUPT_CONFIG);
+// Maps slot N's registers for the guest to read, or takes them away, on all
+// harts (SBI 8.5, remote_hfence_gvma).
+static void set_mapped(unsigned n, bool mapped) {
+    void *registers = (void *)slots[n].host;
+    map_guest(GUEST_VIRTIO + n * PAGE, registers, PAGE, mapped * PTE_R);
+    if (!mapped)
+        host_sbi(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_GVMA, (uint64_t[5]){0, -1});
 }
 
 // The part of a queue whose address the guest wrote to the two registers PLACE;
 // NULL if its SIZE bytes are not all RAM, or not aligned.
-static volatile void *part(const uint32_t *place, uint64_t size,
-                           unsigned align) {
+static void *part(const uint32_t *place, uint64_t size, unsigned align) {
     gpa_t gpa = (uint64_t)place[1] << 32 | place[0];
     return gpa % align ? NULL : guest_ptr(gpa, size);
 }
 
-// Gives the device our rings in place of the guest's.  False if those can't be,
-// or if the queue was ready before: the device may still use what it was given
-// then, and only a reset of the device ends that.
-static bool start_queue(struct queue *q, volatile uint32_t *host) {
+// Makes the queue that QueueSel names ready, with our rings in place of the
+// guest's.
+static void start_queue(struct slot *s, struct queue *q) {
     q->desc = part(&q->place[0], 16 * q->num, 16);
-    q->avail = part(&q->place[2], 6 + 2 * q->num, 2);
-    q->used = part(&q->place[4], 6 + 8 * q->num, 4);
-    if (q->used_up || !q->num || q->num > MAX_QUEUE_SIZE ||
-        q->num & (q->num - 1) || !q->desc || !q->avail || !q->used)
-        return false;
-    memset(&q->ours, 0, sizeof q->ours);
-    q->translated = q->returned = 0;
-    const volatile void *ours[] = {q->ours.desc, &q->ours.avail, &q->ours.used};
+    q->avail = part(&q->place[4], 6 + 2 * q->num, 2);
+    q->used = part(&q->place[8], 6 + 8 * q->num, 4);
+    if (!q->num || q->num > MAX_QUEUE_SIZE || q->num & (q->num - 1) ||
+        !q->desc || !q->avail || !q->used)
+        return; // QueueReady stays 0
+    if (!q->ours)
+        q->ours = alloc(sizeof *q->ours, PAGE);
+    memset(q->ours, 0, sizeof *q->ours);
+    q->translated = 0;
+    if (s->queues <= s->queue_sel)
+        s->queues = s->queue_sel + 1;
+    const volatile void *parts[] = {q->ours->desc, q->ours->avail, q->used};
     for (unsigned i = 0; i < 3; i++) {
-        host[QUEUE_DESC_LOW / 4 + 4 * i] = (hpa_t)ours[i];
-        host[QUEUE_DESC_LOW / 4 + 4 * i + 1] = (hpa_t)ours[i] >> 32;
+        s->host[QUEUE_DESC_LOW / 4 + 4 * i] = (hpa_t)parts[i];
+        s->host[QUEUE_DESC_LOW / 4 + 4 * i + 1] = (hpa_t)parts[i] >> 32;
     }
-    host[QUEUE_NUM / 4] = q->num;
-    host[QUEUE_READY / 4] = q->ready = q->used_up = true;
-    return true;
+    s->host[QUEUE_NUM / 4] = q->num;
+    s->host[QUEUE_READY / 4] = q->ready = true;
 }
 
 // Copies what is new in the guest's avail ring into ours, with every address
 // checked and translated.  False if something is wrong with it.
 //
 // The guest may rewrite its rings while we read them, so each field is read
-// once and what we read is what we use.  A descriptor that is in flight can't
-// be used again, by the same chain neither, so a chain ends after NUM steps.
+// once and what we read is what we use.  It may also use a descriptor again
+// that the device is just reading, and make the device see half of each: an
+// address in the guest's RAM with the wrong length.  Behind the guest's RAM
+// there is nothing (init_guest_ram).
 static bool translate(struct queue *q) {
-    uint16_t idx = q->avail->idx;
+    uint16_t idx = q->avail[IDX];
     fence(); // idx, then the entries that it promises
     if ((uint16_t)(idx - q->translated) > q->num)
         return false;
     for (; q->translated != idx; q->translated++) {
-        uint16_t head = q->avail->ring[q->translated % q->num], i = head;
+        uint16_t head = q->avail[RING + q->translated % q->num], i = head;
+        unsigned length = 0; // of the chain
         struct desc d;
         do {
-            if (i >= q->num || q->ours.in_flight[i])
+            if (i >= q->num || length++ == q->num)
                 return false;
             d = (struct desc){q->desc[i].addr, q->desc[i].len, q->desc[i].flags,
                               q->desc[i].next};
             d.addr = (hpa_t)guest_ptr(d.addr, d.len);
             if (!d.addr || d.flags & ~(DESC_F_NEXT | DESC_F_WRITE))
                 return false;
-            q->ours.in_flight[i] = true;
-            q->ours.desc[i] = d;
+            q->ours->desc[i] = d;
             i = d.next;
         } while (d.flags & DESC_F_NEXT);
-        q->ours.avail.ring[q->translated % q->num] = head;
+        q->ours->avail[RING + q->translated % q->num] = head;
     }
     fence(); // the entries, then idx
-    q->ours.avail.idx = idx;
+    q->ours->avail[IDX] = idx;
     return true;
 }
 
-// Copies what is new in our used ring into the guest's.  Returns whether the
-// guest wants to be interrupted for it.
-static bool give_back(struct queue *q) {
-    uint16_t idx = q->ours.used.idx;
-    if (idx == q->returned)
-        return false;
-    fence();
-    for (; q->returned != idx; q->returned++) {
-        unsigned at = q->returned % q->num, i = q->ours.used.ring[at].id;
-        q->used->ring[at].id = i;
-        q->used->ring[at].len = q->ours.used.ring[at].len;
-        for (; q->ours.desc[i].flags & DESC_F_NEXT; i = q->ours.desc[i].next)
-            q->ours.in_flight[i] = false;
-        q->ours.in_flight[i] = false;
-    }
-    fence();
-    q->used->idx = idx;
-    fence(); // a driver that clears NO_INTERRUPT looks at idx after that
-    return !(q->avail->flags & NO_INTERRUPT);
-}
-
-// Interrupt SOURCE of the host, if it is one of ours.  Acknowledging it comes
-// first: what the device finishes after that raises the next one.
-void virtio_host_interrupt(unsigned source) {
-    for (unsigned n = 0; n < VIRTIO_SLOTS; n++) {
-        struct slot *s = &slots[n];
-        if (s->source != source)
-            continue;
-        uint32_t status = s->host[INTERRUPT_STATUS / 4];
-        s->host[INTERRUPT_ACK / 4] = status;
-        status &= INTERRUPT_CONFIG;
-        if (status)
-            refresh(n, true);
-        for (struct queue *q = s->queue; q < s->queue + MAX_QUEUES; q++)
-            if (q->ready && give_back(q))
-                status |= INTERRUPT_USED;
-        if (status)
-            set_interrupt_status(n, pages[n][INTERRUPT_STATUS / 4] | status);
-    }
-}
-
-static void notify(unsigned n, uint32_t index) {
-    struct slot *s = &slots[n];
-    if (index >= MAX_QUEUES || !s->queue[index].ready || s->stopped ||
-        !(pages[n][STATUS / 4] & STATUS_DRIVER_OK))
+// The guest has something for the device in queue INDEX.
+static void notify(uint64_t n, uint32_t index) {
+    struct queue *q = &slots[n].queue[index];
+    if (index >= MAX_QUEUES || !q->ready)
         return;
-    if (translate(&s->queue[index]))
-        s->host[QUEUE_NOTIFY / 4] = index;
-    else
-        stop(n, "a descriptor or an index is wrong");
+    if (!translate(q)) {
+        // The device must not see the mistake, and gets one of ours that it
+        // can't follow: an index further ahead than the ring is long.  So it
+        // says DEVICE_NEEDS_RESET by itself, with the interrupt that belongs to
+        // it.
+        printf("hv: virtio slot %lx stops: a wrong descriptor or index\r\n", n);
+        q->ours->avail[IDX] = q->translated + 2 * MAX_QUEUE_SIZE;
+        q->ready = false;
+    }
+    slots[n].host[QUEUE_NOTIFY / 4] = index;
+}
+
+// Asks for an interrupt at the next used entry.  There may be new ones by the
+// time that the device reads this, without an interrupt, so look again.  The
+// guest looks after its acknowledge, which brought us here.  While we hold the
+// lock the device can finish NUM requests at most.
+static void ask_for_interrupt(struct queue *q) {
+    uint16_t idx;
+    unsigned times = 0;
+    do {
+        idx = q->used[IDX];
+        q->ours->avail[RING + q->num] = idx; // used_event
+        fence();
+    } while (q->used[IDX] != idx && times++ < q->num);
 }
 
 static void set_status(unsigned n, uint32_t value) {
     struct slot *s = &slots[n];
     s->host[STATUS / 4] = s->refused ? value & ~STATUS_FEATURES_OK : value;
+    set_mapped(n, value & STATUS_DRIVER_OK);
     if (value)
         return;
     // Reset.  The device has let go of all buffers when the write returns.
-    for (unsigned i = 0; i < MAX_QUEUES; i++)
-        s->queue[i].ready = s->queue[i].used_up = false;
-    s->refused = s->stopped = false;
-    set_interrupt_status(n, 0);
+    while (s->queues)
+        s->queue[--s->queues].ready = false;
+    s->refused = false;
 }
 
 // The registers about queue Q, the one that QueueSel names.
-static void write_queue(unsigned n, struct queue *q, unsigned reg,
+static void write_queue(struct slot *s, struct queue *q, unsigned reg,
                         uint32_t value) {
-    if (reg == QUEUE_NUM && !q->ready)
+    if (reg == QUEUE_READY && !value)
+        s->host[reg / 4] = q->ready = false;
+    else if (q->ready)
+        return;
+    else if (reg == QUEUE_READY)
+        start_queue(s, q);
+    else if (reg == QUEUE_NUM)
         q->num = value;
-    else if (reg == QUEUE_READY && !value)
-        slots[n].host[reg / 4] = q->ready = false;
-    else if (reg == QUEUE_READY && !q->ready && !start_queue(q, slots[n].host))
-        stop(n, "a queue is not in RAM, not aligned, of an odd size or used");
-    else if (reg >= QUEUE_DESC_LOW && reg <= QUEUE_DEVICE_HIGH && !(reg & 8))
-        q->place[(reg - QUEUE_DESC_LOW) / 16 * 2 + (reg / 4 & 1)] = value;
+    else if (reg >= QUEUE_DESC_LOW && reg <= QUEUE_DEVICE_HIGH)
+        q->place[(reg - QUEUE_DESC_LOW) / 4] = value;
 }
 
-bool virtio_write(struct vcpu *v, const struct access *a) {
-    unsigned n = a->offset / PAGE, reg = a->offset % PAGE;
-    uint32_t value = a->value;
+static void write_register(unsigned n, unsigned reg, uint32_t value) {
     struct slot *s = &slots[n];
-    if (!pages[n][DEVICE_ID / 4])
-        return true;
-    if (reg < CONFIG ? a->width != 4 : reg >= CONFIG_END)
-        return false; // the host has nothing there either
-    for (unsigned i = 0; reg >= CONFIG && i < a->width; i++)
-        ((volatile uint8_t *)s->host)[reg + i] = a->value >> 8 * i;
     switch (reg) {
-    case QUEUE_NOTIFY: notify(n, value); return true;
+    case QUEUE_NOTIFY: notify(n, value); break;
     case INTERRUPT_ACK:
-        set_interrupt_status(n, pages[n][INTERRUPT_STATUS / 4] & ~value);
-        return true;
+        s->host[reg / 4] = value;
+        for (struct queue *q = s->queue; q < s->queue + s->queues; q++)
+            if (q->ready)
+                ask_for_interrupt(q);
+        break;
     case DEVICE_FEATURES_SEL: s->host[reg / 4] = s->device_sel = value; break;
     case DRIVER_FEATURES_SEL: s->host[reg / 4] = s->driver_sel = value; break;
     case DRIVER_FEATURES:
         s->refused |= value & ~allowed(s->driver_sel);
-        s->host[reg / 4] = value & allowed(s->driver_sel);
+        s->host[reg / 4] = (value & allowed(s->driver_sel)) |
+                           (s->driver_sel ? 0 : F_EVENT_IDX);
         break;
     case QUEUE_SEL: s->host[reg / 4] = s->queue_sel = value; break;
     case STATUS: set_status(n, value); break;
     default:
         if (s->queue_sel < MAX_QUEUES)
-            write_queue(n, &s->queue[s->queue_sel], reg, value);
-        break;
+            write_queue(s, &s->queue[s->queue_sel], reg, value);
     }
-    refresh(n, reg == STATUS || reg >= CONFIG);
+}
+
+bool virtio_access(struct vcpu *v, struct access *a) {
+    unsigned n = a->offset / PAGE, reg = a->offset % PAGE;
+    struct slot *s = &slots[n];
+    volatile uint8_t *bytes = (volatile uint8_t *)s->host;
+    if (reg < CONFIG ? a->width != 4 : reg >= CONFIG_END)
+        return false;
+    if (!s->host)
+        return true; // reads as 0
+    if (reg < CONFIG && a->store)
+        write_register(n, reg, a->value);
+    else if (reg < CONFIG)
+        a->value = s->host[reg / 4] &
+                   (reg == DEVICE_FEATURES ? allowed(s->device_sel) : -1u);
+    // The device's own: by bytes, because behind its end, which may be
+    // anywhere, nothing can be read.
+    for (unsigned i = 0; reg >= CONFIG && i < a->width; i++)
+        if (a->store)
+            bytes[reg + i] = a->value >> 8 * i;
+        else
+            a->value |= (uint64_t)bytes[reg + i] << 8 * i;
     return true;
 }
 
-// Finds the host's slots: they are where the guest's are, with the same
-// numbers.
-void virtio_init(uint64_t hart) {
-    fdt_node node = NULL;
-    while ((node = fdt_find(host.fdt, node, "compatible", "virtio,mmio"))) {
-        struct region r = fdt_region(host.fdt, node);
-        uint64_t n = (r.base - GUEST_VIRTIO) / PAGE;
+// Finds the host's slots: they are where the guest's are, with the same numbers
+// and interrupts.
+void virtio_init(void) {
+    fdt_prop reg = NULL;
+    while ((reg = fdt_find_reg(reg, "compatible", "virtio,mmio"))) {
+        volatile uint32_t *regs = (void *)fdt_number(reg, 0);
+        uint64_t n = ((hpa_t)regs - GUEST_VIRTIO) / PAGE;
         if (n >= VIRTIO_SLOTS)
             continue;
-        slots[n].host = (volatile uint32_t *)r.base;
-        slots[n].source = r.irq;
-        refresh(n, true);
-        plic_host_enable(hart, r.irq);
-        if (pages[n][DEVICE_ID / 4] && pages[n][VERSION / 4] != 2) {
-            printf("hv: virtio slot %ld is left out: start QEMU with "
-                   "-global virtio-mmio.force-legacy=false\n",
-                   n);
-            pages[n][DEVICE_ID / 4] = 0;
-        }
+        bool empty = !regs[DEVICE_ID / 4];
+        if (empty || regs[VERSION / 4] == 2)
+            slots[n].host = regs;
+        else
+            printf("hv: slot %lx needs virtio-mmio.force-legacy=false\r\n", n);
+        set_mapped(n, empty);
     }
-    map_guest(GUEST_VIRTIO, pages, sizeof pages, PTE_R);
 }

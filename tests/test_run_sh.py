@@ -1,10 +1,13 @@
 """run.sh: its options, its errors, and what it builds anew when."""
 
+import gzip
 import os
 import re
 import shlex
 import shutil
 import struct
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +25,17 @@ def test_help(run_sh):
         assert word in result.stdout
 
 
+def compile_at(elf, address):
+    """A kernel that shuts down, as the ELF file ELF, linked for ADDRESS."""
+    command = "riscv64-linux-gnu-gcc -nostdlib -static -Wl,--build-id=none -x assembler -"
+    subprocess.run(
+        [*command.split(), f"-Wl,-Ttext={address:#x}", "-o", elf],
+        input=".globl _start\n_start: li a7, 8\necall\n",
+        text=True,
+        check=True,
+    )
+
+
 @pytest.fixture
 def files(tmp_path):
     """Files to give to run.sh that it can't take, by name."""
@@ -32,6 +46,9 @@ def files(tmp_path):
     # An Image's header, with 100 MiB as its size in memory.
     header = struct.pack("<16xQ32xI", 100 << 20, 0x05435352)
     (tmp_path / "huge").write_bytes(header)
+    (tmp_path / "host.elf").write_bytes(Path("/bin/true").read_bytes())
+    (tmp_path / "half.gz").write_bytes(gzip.compress(os.urandom(9999))[:5000])
+    compile_at(tmp_path / "high.elf", 0x40000000)
     return tmp_path
 
 
@@ -60,10 +77,15 @@ def contents(folder, *without):
         ("-k missing", "-k: cannot read missing"),
         ("-i missing", "-i: cannot read missing"),
         ("-k .", "-k: cannot read ."),
-        ("-k text", "text is no RISC-V Linux Image"),
-        ("-k empty", "empty is no RISC-V Linux Image"),
-        ("-m 64 -i large", "large needs 10.* KiB, .*: try a larger --mem"),
-        ("-m 64 -k huge", "huge needs 10.* KiB, .*: try a larger --mem"),
+        ("-k empty", "empty is empty"),
+        ("-k host.elf", "host.elf is an ELF file, but not for 64-bit RISC-V"),
+        ("-k high.elf", "high.elf is for addresses .* try a larger --mem"),
+        ("-k half.gz", "half.gz is no whole gzip file"),
+        ("-k huge@0x80000000", "an Image says itself where it belongs"),
+        ("-k text@0x1000", "text is for addresses .* try a larger --mem"),
+        ("-k text@here", "-k: cannot read text@here"),
+        ("-m 64 -i large", "large is for addresses .* try a larger --mem"),
+        ("-m 64 -k huge", "huge is for addresses .* try a larger --mem"),
         ("-m 0", "-m takes a number from"),
         ("-m -5", "-m takes a number from"),
         ("-m 1G", "-m takes a number from"),
@@ -71,7 +93,7 @@ def contents(folder, *without):
         ("-m 99999999999999999999", "-m takes a number from"),
         ("-c 0", "-c takes a number from"),
         ("-c two", "-c takes a number from"),
-        ("-c 2", "not there yet"),
+        ("-c 9", "-c takes a number from"),
         ("-d missing", "cannot read missing"),
         ("--share missing", "missing is no folder"),
         ("--no-disk -d text", "do not go together"),
