@@ -18,6 +18,7 @@ fails, the last lines of its consoles are shown.  There is one time-out, for
 hangs; no test sleeps to wait for something, and none tries a second time.
 """
 
+import functools
 import os
 import re
 import select
@@ -190,6 +191,30 @@ def out(tmp_path_factory):
     few tenths of a second, and a guest that runs needs none of the files.
     """
     return tmp_path_factory.mktemp("session") / "build"
+
+
+@pytest.fixture(scope="session")
+def build_guest(tmp_path_factory):
+    """build_guest(NAME): guests/NAME.c as NAME.elf and, beside it, NAME.bin."""
+    source, cross = ROOT / "tests/guests", "riscv64-linux-gnu-"
+    # No register of the FPU is the compiler's, because start.S uses them all.
+    flags = (
+        "-march=rv64gc -mabi=lp64 -mcmodel=medany -mno-relax -std=gnu11 -O2 -g "
+        "-ffreestanding -fno-pic -fno-stack-protector "
+        "-fno-tree-loop-distribute-patterns -Wall -Wextra -Werror "
+        "-nostdlib -static -Wl,--build-id=none,--no-warn-rwx-segments -T"
+    ).split()
+
+    @functools.cache
+    def build(name):
+        elf = tmp_path_factory.mktemp("guest") / f"{name}.elf"
+        files = [source / "guest.ld", source / "start.S", source / f"{name}.c"]
+        subprocess.run([f"{cross}gcc", *flags, *files, "-o", elf], check=True)
+        flat = [f"{cross}objcopy", "-O", "binary", elf, elf.with_suffix(".bin")]
+        subprocess.run(flat, check=True)
+        return elf
+
+    return build
 
 
 @pytest.fixture

@@ -64,7 +64,8 @@ int main(uint64_t hart, const char *fdt);
     sbi_(extension, function, ##__VA_ARGS__, -0xa00f, -0xa10f, -0xa20f,        \
          -0xa30f, -0xa40f, -0xa50f, )
 #define sbi_(extension, function, a0, a1, a2, a3, a4, a5, ...)                 \
-    sbi_call(a0, a1, a2, a3, a4, a5, function, extension)
+    sbi_call((uint64_t)(a0), (uint64_t)(a1), (uint64_t)(a2), (uint64_t)(a3),   \
+             (uint64_t)(a4), (uint64_t)(a5), function, extension)
 
 static uint64_t now(void) {
     uint64_t t;
@@ -153,11 +154,15 @@ check_(long got, long expected, const char *format, ...) {
 #define check(got, expected, ...)                                              \
     check_((long)(got), (long)(expected), __VA_ARGS__)
 
-// The end of a group of checks: one line, if there was no FAIL in it.
+// The end of a group of checks: one line for all.
 __attribute__((unused)) static void done(const char *group) {
     static int checks_before, failures_before;
-    if (failures == failures_before)
-        say("ok %s, %ld checks\n", group, (long)(checks - checks_before));
+    int failed = failures - failures_before;
+    say("%s %s: %ld checks", failed ? "FAIL" : "ok", group,
+        (long)(checks - checks_before));
+    if (failed)
+        say(", %ld failed", (long)failed);
+    say("\n");
     checks_before = checks;
     failures_before = failures;
 }

@@ -1,0 +1,78 @@
+"""The SBI that a guest is given, against the specification of SBI 2.0.
+
+guests/sbi.c does the checks, in a kernel of its own.
+"""
+
+import re
+
+import pytest
+
+FAIL = re.compile(rb"^FAIL .*$", re.MULTILINE)
+
+
+@pytest.fixture
+def start(boot, build_guest):
+    """start(HARTS, ARGUMENTS, ...): guests/sbi.c, running."""
+
+    def start(harts, *arguments, kind="elf", **options):
+        return boot(
+            *("-k", build_guest("sbi").with_suffix("." + kind)),
+            *("-c", harts, "--no-disk"),
+            *("-p", " ".join([f"harts={harts}", *arguments])),
+            **options,
+        )
+
+    return start
+
+
+def no_failure(guest):
+    failures = [line.decode() for line in FAIL.findall(guest.console)]
+    assert not failures, "\n".join(failures)
+
+
+@pytest.mark.parametrize("harts", [1, 4])
+@pytest.mark.parametrize("kind", ["elf", "bin"])
+def test_sbi(start, harts, kind):
+    guest = start(harts, kind=kind)
+    for name, text in ("DBCN", "Hello, DBCN!"), ("getchar", "H e l l o!"):
+        guest.expect(rb"type for %s: " % name.encode())
+        guest.send(text)
+        guest.expect(rb"\n%s read: (.*)\n" % name.encode())
+        assert f"{name} read: {text}\n".encode() in guest.console
+    assert guest.ended() == 0
+    no_failure(guest)
+    for text in b"DBCN writes this.", b"DBCN writes bytes.", b"legacy putchar.":
+        assert re.search(rb"^%s$" % text, guest.console, re.MULTILINE)
+    assert re.search(rb"^sbi: \d+ checks, 0 failed$", guest.console, re.M)
+
+
+@pytest.mark.parametrize("harts", [1, 4])
+def test_sbi_without_sstc(start, harts):
+    """The hypervisor's own timer stands in for the guest's."""
+    guest = start(harts, qemu_args="-cpu rv64,h=true,sstc=false")
+    guest.expect(rb"(ok|FAIL) time: .*\n")
+    no_failure(guest)
+
+
+# Shut down, reboot cold, warm; for no reason and because the system failed.  The
+# hart that does it is not the one that booted, and all the others run.
+@pytest.mark.parametrize("harts", [1, 4])
+@pytest.mark.parametrize("high", ["", "high=1"])
+@pytest.mark.parametrize("reset", ["0,0", "0,1", "1,0", "1,1", "2,0", "2,1"])
+def test_reset(start, harts, high, reset):
+    guest = start(harts, f"srst={reset}", high)
+    guest.expect(rb"sbi: hart \d+ begins\n")
+    if reset.startswith("0"):
+        assert guest.ended() == 0
+        assert guest.console.count(b"begins") == 1
+    else:
+        guest.expect(rb"sbi: hart \d+ begins\n")
+    no_failure(guest)
+
+
+@pytest.mark.parametrize("harts", [1, 4])
+def test_legacy_shutdown(start, harts):
+    guest = start(harts, "legacy=8")
+    assert guest.ended() == 0
+    assert guest.console.count(b"begins") == 1
+    no_failure(guest)
