@@ -34,29 +34,13 @@ static uint64_t number(const char *name) {
 static void test_base(void) {
     static const long here[] = {0, 1,    2,    3,   4,      5,   6,    7,
                                 8, BASE, TIME, IPI, RFENCE, HSM, SRST, DBCN};
-    static const long not_here[] = {0x9,
-                                    0xa,
-                                    0xf,
-                                    0x11,
-                                    0x504d55 /* PMU */,
-                                    0x53555350 /* SUSP */,
-                                    0x43505043 /* CPPC */,
-                                    0x4e41434c /* NACL */,
-                                    0x535441 /* STA */,
-                                    0x535345 /* SSE */,
-                                    0x46574654 /* FWFT */,
-                                    0x44425452 /* DBTR */,
-                                    0x08000000,
-                                    0x08ffffff,
-                                    0x09000000,
-                                    0x0901e6ac,
-                                    0x09ffffff,
-                                    0x0a000000,
-                                    0x0affffff,
-                                    0x12345678,
-                                    0x7fffffff,
-                                    -0x80000000l,
-                                    -1};
+    static const long not_here[] = {
+        // PMU, SUSP, CPPC, NACL, STA, SSE, FWFT, ...
+        0x504d55,   0x53555350,   0x43505043, 0x4e41434c, 0x535441,
+        0x535345,   0x46574654,   0x44425452, 0x4d505859, 0x08000000,
+        0x08ffffff, 0x09000000,   0x0901e6ac, 0x09ffffff, 0x0a000000,
+        0x0affffff, 0x12345678,   0x7fffffff, 0x9,        0xa,
+        0xf,        -0x80000000l, 0x11,       -1};
     check(sbi(BASE, 0).error, OK, "get_spec_version");
     check(sbi(BASE, 0).value, 2 << 24, "the version");
     for (long i = 1; i < 7; i++)
@@ -551,34 +535,33 @@ static void test_suspend(void) {
     }
 }
 
-static void test_suspend_others(void) {
-    for (uint64_t i = 0; i < harts_here; i++)
-        for (uint64_t type = 0; i != me && type <= 1ul << 31;
-             type += 1ul << 31) {
-            check(run_on(i, type ? sleep_non_retentive : sleep_retentive, type),
-                  OK, "start hart %ld", i);
-            check(until(has_state(i, SUSPENDED), PATIENCE), true,
-                  "hart %ld suspended", i);
-            until(false, 1);
-            check(harts[i].out, 0, "hart %ld still sleeps", i);
-            // a platform may wake the hart for them
-            for (long f = 0; f < 3; f++)
-                check(sbi(RFENCE, f, 0, -1, 0, 0, 0).error, OK,
-                      "remote fence %ld on a suspended hart", f);
-            check(sbi(HSM, HART_START, i, entry, 0).error != OK, true,
-                  "hart_start of a suspended hart fails");
-            check(sbi(IPI, 0, 1 << i, 0).error, OK, "IPI to suspended hart");
-            check(until(harts[i].out != 0, PATIENCE), true, "hart %ld wakes",
-                  i);
-            check(harts[i].out, 10, "hart %ld after hart_suspend %ld", i, type);
-            check(until(has_state(i, STARTED), PATIENCE), true,
-                  "hart %ld started", i);
-            harts[i].in = STOP;
-            join(i);
-        }
+static void test_sleeper(uint64_t i, uint64_t type, bool fences) {
+    check(run_on(i, type ? sleep_non_retentive : sleep_retentive, type), OK,
+          "start hart %ld", i);
+    check(until(has_state(i, SUSPENDED), PATIENCE), true, "hart %ld suspended",
+          i);
+    until(false, 1);
+    check(harts[i].out, 0, "hart %ld still sleeps", i);
+    check(sbi(HSM, HART_START, i, entry, 0).error != OK, true,
+          "hart_start of a suspended hart fails");
+    for (long f = 0; fences && f < 3; f++) // a platform may wake it for them
+        check(sbi(RFENCE, f, 0, -1, 0, 0, 0).error, OK,
+              "remote fence %ld on a suspended hart", f);
+    check(sbi(IPI, 0, 1 << i, 0).error, OK, "IPI to a suspended hart");
+    check(until(harts[i].out != 0, PATIENCE), true, "hart %ld wakes", i);
+    check(harts[i].out, 10, "hart %ld after hart_suspend %ld", i, type);
+    check(until(has_state(i, STARTED), PATIENCE), true, "hart %ld started", i);
+    harts[i].in = STOP;
+    join(i);
 }
 
-// Two harts want to start a third: hart START does when GO is set.
+static void test_suspend_others(void) {
+    for (uint64_t i = 0; i < harts_here; i++)
+        for (unsigned j = 0; i != me && j < 4; j++)
+            test_sleeper(i, j & 1 ? 1ul << 31 : 0, j & 2);
+}
+
+// Two harts want to start a third; this one does when GO is set.
 static volatile uint64_t go, race_target;
 static void race(struct hart *h) {
     h->out = 1;
@@ -670,6 +653,8 @@ static void test_hsm_addresses(void) {
                   bad_addresses[i]);
             check(until(has_state(other, STOPPED), 1), true,
                   "hart %ld still stopped", other);
+            if (error == OK)
+                break;
         }
     sbi(TIME, 0, now() + 2 * MS);
     csr_write(sie, STIP);
@@ -783,7 +768,7 @@ static void test_dbcn(void) {
     while (good && (!length || typed[length - 1] != '!') && now() < end) {
         ret = sbi(DBCN, 1, room, here, 0);
         good = ret.error == OK && 0 <= ret.value && ret.value <= (long)room &&
-               length + ret.value < sizeof typed && buffer[room] == 'x';
+               length + ret.value < (long)sizeof typed && buffer[room] == 'x';
         for (long i = 0; good && i < ret.value; i++)
             typed[length++] = buffer[i], buffer[i] = 'x';
         room += ret.value > 0 && room < 8;
