@@ -71,33 +71,43 @@ static void test_base(void) {
 
 // --- "Timer Extension" -------------------------------------------------------
 
-static bool pending(uint64_t interrupt) { return csr_read(sip) & interrupt; }
+// QEMU 7.2 does not show STIP to VS-mode in sip, so to look is to take it.
+static bool timer_pending(void) {
+    trapped();
+    csr_write(sie, STIP);
+    csr_set(sstatus, SSTATUS_SIE);
+    csr_clear(sstatus, SSTATUS_SIE);
+    csr_write(sie, 0);
+    return trapped();
+}
+
+static bool ipi_pending(void) { return csr_read(sip) & SSIP; }
 
 static void set_timer(bool old, uint64_t when) {
     long error = old ? legacy(0, when) : sbi(TIME, 0, when).error;
     check(error, OK, "set_timer");
 }
 
-// STIP shows without being enabled.  The order is: first sip, then the time.
+// The order is: first look whether it is pending, then at the time.
 static void test_timer(struct hart *h) {
     static const uint64_t never[] = {-1ul, -2ul, 1ul << 63, (1ul << 63) - 1};
     for (int old = 0; old < 2; old++) {
         for (unsigned i = 0; i < LENGTH(never); i++) {
             set_timer(old, 0);
-            check(until(pending(STIP), PATIENCE), true, "past: STIP");
+            check(until(timer_pending(), PATIENCE), true, "past: STIP");
             set_timer(old, never[i]);
-            check(pending(STIP), false, "STIP after set_timer %ld", never[i]);
+            check(timer_pending(), false, "STIP after set_timer %ld", never[i]);
         }
         for (unsigned i = 0; i < 5; i++) {
             uint64_t when = now() + (2 << i) * MS / 2;
             set_timer(old, when);
-            bool came = until(pending(STIP), PATIENCE);
+            bool came = until(timer_pending(), PATIENCE);
             check(came, true, "future: STIP");
             check(now() >= when, true, "no STIP before the time");
             set_timer(old, now() + 60000 * MS);
-            check(pending(STIP), false, "STIP after set_timer far away");
+            check(timer_pending(), false, "STIP after set_timer far away");
             set_timer(old, now());
-            check(until(pending(STIP), PATIENCE), true, "now: STIP");
+            check(until(timer_pending(), PATIENCE), true, "now: STIP");
         }
 
         // as an interrupt
@@ -126,7 +136,7 @@ static void test_time(void) {
             check(run_on(i, test_timer, 0), OK, "start hart %ld", i);
             join(i);
             check(harts[i].out, 1, "the timer's checks on hart %ld", i);
-            check(pending(STIP), false, "STIP of the wrong hart");
+            check(timer_pending(), false, "STIP of the wrong hart");
         }
     done("time");
 }
@@ -143,7 +153,7 @@ static void take_ipis(struct hart *h) {
     while (h->in != STOP) {
         if (h->in == 1)
             asm volatile("wfi");
-        if (pending(SSIP)) {
+        if (ipi_pending()) {
             csr_clear(sip, SSIP);
             ipis[h->a0]++;
         }
@@ -170,9 +180,9 @@ static void stop_others(void) {
 }
 
 static uint64_t ipis_of(uint64_t hart) {
-    if (hart == me && pending(SSIP)) {
+    if (hart == me && ipi_pending()) {
         csr_clear(sip, SSIP);
-        check(pending(SSIP), false, "SSIP after it was cleared");
+        check(ipi_pending(), false, "SSIP after it was cleared");
         ipis[me]++;
     }
     return ipis[hart];
@@ -245,7 +255,7 @@ static void test_ipi(void) {
     check_bad_masks(IPI, 0);
     csr_clear(sip, SSIP); // a bad mask can name good harts, too
     check(sbi(IPI, 1, 1 << me, 0).error, NOT_SUPPORTED, "function 1");
-    check(pending(SSIP), false, "function 1 sends an IPI");
+    check(ipi_pending(), false, "function 1 sends an IPI");
     done("ipi");
 }
 
@@ -412,7 +422,7 @@ static void test_rfence(void) {
     for (long f = 3; f < 8; f++) // 3 to 6 are for those who have H
         check(sbi(RFENCE, f, 1 << me, 0, 0, 0, 0).error, NOT_SUPPORTED,
               "function %ld", f);
-    check(pending(SSIP), false, "SSIP after remote fences");
+    check(ipi_pending(), false, "SSIP after remote fences");
     done("rfence");
 }
 
@@ -498,13 +508,13 @@ static void test_suspend(void) {
             csr_write(sie, STIP);
             check(sbi(HSM, HART_SUSPEND, high << 32, 0xbad, 0).error, OK,
                   "hart_suspend %ld", high << 32);
-            check(now() >= when && pending(STIP), true, "woken by the timer");
+            check(now() >= when && timer_pending(), true, "woken by the timer");
             sbi(TIME, 0, -1);
             csr_write(sie, SSIP);
             sbi(IPI, 0, 1 << me, 0);
             check(sbi(HSM, HART_SUSPEND, high << 32, 0xbad, 0).error, OK,
                   "hart_suspend %ld, SSIP", high << 32);
-            check(pending(SSIP), true, "woken by an IPI");
+            check(ipi_pending(), true, "woken by an IPI");
             csr_clear(sip, SSIP);
         }
     }
@@ -846,8 +856,11 @@ static void test_legacy_console(void) {
 static void check_fault(long extension, uint64_t va, uint64_t cause) {
     trapped();
     long error = legacy(extension, va, 0, 0, 0);
-    check(trapped(), true, "%ld with a mask at %ld traps (a0: %ld)", extension,
-          va, error);
+    bool yes = trapped();
+    check(yes, true, "%ld with a mask at %ld traps (a0: %ld)", extension, va,
+          error);
+    if (!yes)
+        return;
     struct trap *t = &this_hart()->trap;
     check(t->cause, cause, "%ld with a mask at %ld: scause", extension, va);
     check(t->pc, sbi_ecall, "%ld with a mask at %ld: sepc", extension, va);
@@ -865,9 +878,9 @@ static void test_legacy(void) {
     csr_clear(sip, SSIP);
     check(legacy(3), 0, "clear_ipi when there is none");
     sbi(IPI, 0, 1 << me, 0);
-    check(until(pending(SSIP), PATIENCE), true, "SSIP");
+    check(until(ipi_pending(), PATIENCE), true, "SSIP");
     check(legacy(3) > 0, true, "clear_ipi returns more than 0");
-    check(pending(SSIP), false, "SSIP after clear_ipi");
+    check(ipi_pending(), false, "SSIP after clear_ipi");
 
     // The mask is the last of its page, and virtual memory ends there.  What
     // stands at the same address elsewhere names no hart.
@@ -904,8 +917,8 @@ static void test_legacy(void) {
             }
         }
         paging_off();
+        check_ipis(0, "calls with bad masks", 0, 0);
     }
-    check_ipis(0, "calls with bad masks", 0, 0);
     stop_others();
     done("legacy");
 }
