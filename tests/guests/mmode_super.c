@@ -352,10 +352,13 @@ static void user_call(struct process *p) {
     case SYS_WRITE: {
         const uint64_t *pte = walk(p->root, regs[A0]);
         const char *text = (char *)(*pte >> 10 << 12 | (regs[A0] & (PAGE - 1)));
-        interrupts_on(); // the buffer is small
+        static struct lock line; // the text's, so that it stays together
+        acquire(&line);
+        interrupts_on(); // which empty the buffer
         while (*text)
             uart_write(*text++);
         interrupts_off();
+        release(&line, 0);
         break;
     }
     case SYS_ADD: regs[A0] += regs[A1]; break;
@@ -390,17 +393,18 @@ static void user_trap(void) {
         p->frame->epc = p->frame->regs[RA];
         break;
     case CAUSE_LOAD_PAGE:
-        CHECK("load fault: stval", stval, USER_LAZY);
-        *user_page(p, stval, PTE_R | PTE_W) = stval;
-        break;
     case CAUSE_STORE_PAGE:
-        if (stval >= USER_LAZY) { // an AMO that finds no page is a store
-            CHECK("AMO fault: stval", stval, USER_LAZY + PAGE);
-            *user_page(p, stval, PTE_R | PTE_W) = stval;
-        } else {
-            CHECK("store fault: stval", stval, USER_READ_ONLY + 8);
+        if (stval == USER_READ_ONLY + 8) {
+            CHECK("store fault: scause", scause, CAUSE_STORE_PAGE);
             *walk(p->root, stval) |= PTE_W | PTE_AD;
+            break;
         }
+        if (stval == USER_LAZY)
+            CHECK("load fault: scause", scause, CAUSE_LOAD_PAGE);
+        else // an AMO.  Priv. 3.1.15 wants a store's fault, but QEMU 7.2 with
+             // one hart makes it of a load and a store, and the first fails.
+            CHECK("AMO fault: stval", stval, USER_LAZY + PAGE);
+        *user_page(p, stval, PTE_R | PTE_W) = stval;
         break;
     case CAUSE_ILLEGAL:
     case CAUSE_BREAK: {
@@ -516,6 +520,16 @@ static void check_rate(void) {
     CHECK("ticks: no more than intervals", ticks <= most, 1);
 }
 
+// For three intervals at least; more if others are at work on the machine.
+static void wait_for_pending(uint64_t bit) {
+    uint64_t start = mtime(), waited;
+    do
+        waited = mtime() - start;
+    while (waited < 3 * INTERVAL ||
+           (!(csr_read(sip) & bit) && waited < 1000 * INTERVAL));
+    CHECK("ticks: one is pending in sip", csr_read(sip) & bit, bit);
+}
+
 static void check_ticks(void) {
     struct seen *s = &seen[hart()];
     for (uint64_t until = s->ticks + 10; s->ticks < until;)
@@ -525,13 +539,11 @@ static void check_ticks(void) {
         ; // while it runs
 
     // With interrupts off they wait, however many, and come as one.
+    uint64_t bit = 1ul << (tick_cause & 63), before;
     interrupts_off();
-    uint64_t before = s->ticks, start = mtime();
-    while (mtime() - start < 3 * INTERVAL)
-        ;
+    before = s->ticks;
+    wait_for_pending(bit);
     CHECK("ticks: none with SIE = 0", s->ticks, before);
-    uint64_t bit = 1ul << (tick_cause & 63);
-    CHECK("ticks: one is pending in sip", csr_read(sip) & bit, bit);
     asm volatile("wfi"); // Priv. 3.3.3: ends for what is pending, SIE or not
     CHECK("ticks: none after wfi", s->ticks, before);
     interrupts_on();
@@ -541,11 +553,9 @@ static void check_ticks(void) {
 
     // Masked in sie it is the same.
     csr_write(sie, csr_read(sie) & ~bit);
-    before = s->ticks, start = mtime();
-    while (mtime() - start < 3 * INTERVAL)
-        ;
+    before = s->ticks;
+    wait_for_pending(bit);
     CHECK("ticks: none with sie's bit = 0", s->ticks, before);
-    CHECK("ticks: one is pending, masked", csr_read(sip) & bit, bit);
     csr_write(sie, csr_read(sie) | bit);
     for (unsigned i = 0; i < 1000 && s->ticks == before; i++)
         asm volatile("nop");
@@ -607,8 +617,8 @@ static void check_user(void) {
     CHECK("U-mode: ecalls", s->ecalls, s->faults[CAUSE_U_ECALL]);
     CHECK("U-mode: ecalls as in the program", s->ecalls, 109);
     CHECK("U-mode: fetch faults", s->faults[CAUSE_FETCH_PAGE], 1);
-    CHECK("U-mode: load faults", s->faults[CAUSE_LOAD_PAGE], 1);
-    CHECK("U-mode: store faults", s->faults[CAUSE_STORE_PAGE], 2);
+    CHECK("U-mode: load and store faults",
+          s->faults[CAUSE_LOAD_PAGE] + s->faults[CAUSE_STORE_PAGE], 3);
     CHECK("U-mode: illegal", s->faults[CAUSE_ILLEGAL], 7);
     CHECK("U-mode: ebreak", s->faults[CAUSE_BREAK], 1);
 }
