@@ -110,6 +110,11 @@ void summary(const char *group) {
     checks = failures = 0;
 }
 
+void stop(void) {
+    summary("stopped");
+    park();
+}
+
 void park(void) {
     for (;;)
         asm volatile("wfi");

@@ -106,6 +106,7 @@ void barrier(void); // all harts have to come here
 // The last line of a group of checks.  Only "done" is asked for by all tests.
 void summary(const char *group);
 _Noreturn void park(void);
+_Noreturn void stop(void); // after a FAIL that nothing can come after
 
 uint64_t *root_table(void);
 void map(uint64_t *root, uint64_t va, uint64_t pa, uint64_t size,

@@ -310,7 +310,7 @@ void kernel_trap(void) {
     } else {
         print("FAIL hart %u: trap in S-mode: scause %x, sepc %x, stval %x\n",
               (uint64_t)hart(), scause, sepc, csr_read(stval));
-        park();
+        stop();
     }
     csr_write(sepc, sepc);
     csr_write(sstatus, sstatus);
@@ -417,7 +417,7 @@ static void user_trap(void) {
             print("FAIL hart %u: trap in U-mode: scause %x, sepc %x, stval "
                   "%x\n",
                   (uint64_t)hart(), scause, p->frame->epc, stval);
-            park();
+            stop();
         }
         if (scause == tick_cause)
             *(volatile uint32_t *)p->data = ++seen[hart()].user_ticks;

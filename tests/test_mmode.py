@@ -1,0 +1,216 @@
+"""Kernels that start in M-mode without firmware, as teaching kernels do.
+
+They are in guests/mmode_*; each checks by itself what it gets, prints a FAIL
+line for what is wrong, and ends with the line `done: N checks, M failed`.  All
+run on the hypervisor and, as the reference, on QEMU without it.
+"""
+
+import os
+import random
+import re
+import subprocess
+
+import pytest
+
+from conftest import ROOT
+
+GUESTS = ROOT / "tests/guests"
+SUPER = ["super.c", "super_asm.S"]
+KERNELS = {  # the sources, mmode_..., and options
+    "clint": ([*SUPER, "clint.c"], []),
+    "sstc": ([*SUPER, "sstc.c"], []),
+    "clint_no_ad": ([*SUPER, "clint.c"], ["-DNO_AD"]),
+    "sstc_no_ad": ([*SUPER, "sstc.c"], ["-DNO_AD"]),
+    "csr": (["csr.c", "csr_asm.S"], []),
+}
+CROSS = "riscv64-linux-gnu-"
+GCC = (
+    f"{CROSS}gcc -march=rv64gc -mabi=lp64d -mcmodel=medany -nostdlib -static "
+    "-ffreestanding -fno-pic -no-pie -fno-stack-protector -std=gnu11 -O2 -g "
+    "-Wall -Wextra -Werror -Wl,--build-id=none -DSTACK=8192"
+)
+
+# What QEMU without the hypervisor starts these kernels with.
+BARE = (
+    "-M virt -bios none -m 1024 -nographic -global virtio-mmio.force-legacy=false"
+)
+DISK = (
+    "-drive file={},if=none,format=raw,id=disk "
+    "-device virtio-blk-device,drive=disk,bus=virtio-mmio-bus.0"
+)
+BLOCK = 1024
+FIRST, BLOCKS = 64, 16  # that hart 0 writes; hart 1 the next ones, and so on
+ECALLS = 109  # in the program, mmode_super_asm.S
+
+# The groups of mmode_csr.c after "done", in its order, which are more than
+# those kernels need: what has to pass.  QEMU lets mepc's bit 0 be written, so
+# not "warl".
+GROUPS = ["pmp", "satp", "ecall", "illegal", "warl"]
+PASS = {"bare": ["pmp", "satp", "ecall", "illegal"], "hv": []}
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    """The folder with the kernels, NAME.elf and, without headers, NAME."""
+    folder = tmp_path_factory.mktemp("mmode")
+    for name, (sources, options) in KERNELS.items():
+        elf = folder / f"{name}.elf"
+        files = [
+            GUESTS / f"mmode_{source}"
+            for source in ["entry.S", "lib.c", *sources]
+        ]
+        script = GUESTS / "mmode_link.ld"
+        subprocess.run(
+            [*GCC.split(), *options, "-T", script, "-o", elf, *files],
+            check=True,
+        )
+        subprocess.run(
+            [f"{CROSS}objcopy", "-O", "binary", elf, folder / name], check=True
+        )
+    return folder
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "disk"
+    path.write_bytes(os.urandom(1 << 20))
+    return path
+
+
+@pytest.fixture(params=["hv", "bare"])
+def machine(request):
+    return request.param
+
+
+@pytest.fixture
+def start(boot, spawn, qemu, kernels, machine):
+    """start(NAME, ...): that kernel, on the hypervisor or without it."""
+
+    def start(name, harts=1, disk=None, flat=False, qemu_args=""):
+        kernel = kernels / (name if flat else f"{name}.elf")
+        if machine == "hv":
+            what = f"{kernel}@0x80000000" if flat else kernel
+            drive = ["-d", disk] if disk else ["--no-disk"]
+            options = ["-k", what, "-c", harts, *drive]
+            return boot(*options, qemu_args=qemu_args)
+        command = [qemu, *BARE.split(), "-smp", harts, "-kernel", kernel]
+        command += DISK.format(disk).split() if disk else []
+        return spawn(command + qemu_args.split())
+
+    return start
+
+
+def finish(guest, group=b"done"):
+    """Wait for a group's last line; none of its checks may have failed."""
+    begin = 0 if group == b"done" else guest.seen
+    try:
+        line = guest.expect(
+            rb"(?m)^(%s|stopped): (\d+) checks, (\d+) failed\n" % group
+        )
+        ended = line[1] == group and int(line[2]) > 0 and line[3] == b"0"
+    except AssertionError as error:
+        ended = f"no end: {error}"
+    text = guest.console[begin : guest.seen if ended is True else None]
+    failures = [
+        line.decode(errors="replace")
+        for line in text.split(b"\n")
+        if line.startswith((b"FAIL", b"hv: "))
+    ]
+    assert ended is True and not failures, "\n".join([*failures, str(ended)])
+
+
+def check_super(guest, harts, disk):
+    """Talk to one of the kernels of mmode_super.c; look at what it did."""
+    before = disk.read_bytes()
+    text = "".join(random.choices("abcdefghijklmnopqrstuvwxyz ", k=150))
+    try:
+        guest.expect(rb"type: ")
+    except AssertionError:
+        finish(guest)
+        raise
+    guest.send(text + "\r")
+    guest.expect(text.encode() + rb"\n")
+    guest.expect(rb"line: " + text.encode() + rb"\n")
+    end = guest.seen
+    finish(guest)
+    console = guest.console.decode()
+    lines = re.findall(
+        r"hart (\d+): ticks (\d+), in U-mode (\d+), ecalls (\d+), "
+        r"disk (\d+), uart (\d+)",
+        console[end:],
+    )
+    seen = {int(line[0]): [int(n) for n in line[1:]] for line in lines}
+    assert set(seen) == set(range(harts))
+    for ticks, in_user, ecalls, _, _ in seen.values():
+        assert ticks >= 10 and in_user >= 5 and ecalls == ECALLS
+    assert all(sum(counts) > 0 for counts in zip(*seen.values()))
+    for line in ("user: hello\n", "user: bye\n"):
+        assert console.count(line) == harts
+
+    sums = dict(re.findall(r"hart (\d+), sum of block \d+ is 0x(\w+)", console))
+    expected = bytearray(before)
+    for hart in range(harts):
+        value = 0
+        for byte in before[hart * BLOCK : (hart + 1) * BLOCK]:
+            value = (value * 31 + byte) % (1 << 64)
+        assert int(sums[str(hart)], 16) == value
+        for b in range(BLOCKS):
+            at = (FIRST + hart * BLOCKS + b) * BLOCK
+            expected[at : at + BLOCK] = bytes(
+                (hart * 89 + b * 7 + i * 3 + i // 256 + 1) % 256
+                for i in range(BLOCK)
+            )
+    assert disk.read_bytes() == expected
+
+
+@pytest.mark.parametrize("harts", [1, 2, 4])
+@pytest.mark.parametrize("name", ["clint", "sstc"])
+def test_super(start, disk, name, harts):
+    """Timer, console, disk and U-mode, with both ways to a timer."""
+    check_super(start(name, harts, disk), harts, disk)
+
+
+@pytest.mark.parametrize("name", ["clint_no_ad", "sstc_no_ad"])
+def test_no_ad(start, disk, name):
+    """Page tables with A and D clear: the hart has to set them (Svadu)."""
+    check_super(start(name, 2, disk), 2, disk)
+
+
+@pytest.mark.parametrize("name", ["clint", "sstc"])
+def test_flat(start, disk, name):
+    """The same kernels as flat binaries."""
+    check_super(start(name, 2, disk, flat=True), 2, disk)
+
+
+def test_without_sstc(start, disk):
+    without = {"qemu_args": "-cpu rv64,h=true,sstc=false"}
+    start("sstc", **without).expect(rb"skipped: no Sstc\n")
+    check_super(start("clint", 2, disk, **without), 2, disk)
+
+
+@pytest.mark.parametrize("harts", [1, 2, 4])
+def test_csr(start, harts):
+    """M-mode's registers, mret, the timer's traps."""
+    finish(start("csr", harts))
+
+
+def test_csr_flat_without_sstc(start):
+    without = "-cpu rv64,h=true,sstc=false"
+    finish(start("csr", flat=True, qemu_args=without))
+
+
+def test_csr_more(start, machine):
+    """What is played beyond the need of those kernels."""
+    if not PASS[machine]:
+        pytest.skip("nothing has to pass")
+    guest = start("csr")
+    finish(guest)
+    for group in GROUPS:
+        if group in PASS[machine]:
+            finish(guest, group.encode())
+
+
+def test_bare_option(boot, kernels, disk):
+    """./run.sh --bare is the reference, too."""
+    guest = boot("--bare", "-k", kernels / "clint.elf", "-c", 2, "-d", disk)
+    check_super(guest, 2, disk)
