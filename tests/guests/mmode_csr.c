@@ -187,8 +187,8 @@ static void check_fields(void) {
     csr_write(mie, 0);
     csr_write(mideleg, 0x222);
     // Priv. 3.1.6 and 3.1.9: sstatus, sie and sip are views of these.
-    const uint64_t view = STATUS_SIE | STATUS_SPIE | STATUS_SPP | STATUS_FS |
-                          STATUS_SUM | STATUS_MXR;
+    const uint64_t view =
+        STATUS_SPIE | STATUS_SPP | STATUS_FS | STATUS_SUM | STATUS_MXR;
     uint64_t zero = csr_read(mstatus) & ~view;
     csr_write(mstatus, zero | view);
     CHECK("sstatus: as set in mstatus", csr_read(sstatus) & view, view);
@@ -632,8 +632,15 @@ static void group_pmp(void) {
     CHECK("pmpcfg0, all of it", csr_read(pmpcfg0), 0xf);
 }
 
-// satp reads and writes in M-mode as in S-mode, and does not translate there.
-static void group_satp(void) {
+// S-mode's registers in M-mode: satp reads and writes as in S-mode and does not
+// translate, sstatus.SIE is mstatus.SIE and lets no interrupt come.
+static void group_views(void) {
+    csr_set(mstatus, STATUS_SIE);
+    CHECK("sstatus: SIE as set in mstatus", csr_read(sstatus) & STATUS_SIE,
+          STATUS_SIE);
+    csr_write(sstatus, 0);
+    CHECK("mstatus: SIE as cleared in sstatus", csr_read(mstatus) & STATUS_SIE,
+          0);
     csr_write(satp, SATP_SV39 | (uint64_t)root >> 12);
     *(volatile uint64_t *)(FROM + 8 * hart()) = 1;
     *(volatile uint64_t *)(TO + 8 * hart()) = 2;
@@ -720,7 +727,7 @@ _Noreturn void start(const void *dtb) {
                     {"S-mode", check_s_mode},
                     {"U-mode", check_u_mode}},
       groups[] = {{"pmp", group_pmp},
-                  {"satp", group_satp},
+                  {"views", group_views},
                   {"ecall", group_ecall},
                   {"illegal", group_illegal},
                   {"warl", group_warl}};
