@@ -9,7 +9,9 @@ usage() {
 	cat >&2 <<-EOF
 		usage: $0 source PACKAGE DIR          get PACKAGE's upstream tarball, print its path
 		       $0 unpack SUITE DIR PACKAGE... unpack packages and all they depend on;
-		                                      then DIR/run PROGRAM starts one of them
+		                                      then DIR/run PROGRAM starts one of them.
+		                                      SUITE:ARCHITECTURE takes another machine's,
+		                                      without DIR/run: for a root file system
 		       $0 qemu SUITE DIR              the suite's QEMU: DIR/qemu-system-riscv64
 	EOF
 	exit 2
@@ -19,7 +21,8 @@ die() { say "$*" && exit 2; }
 why() { sed -n 's/^[EW]: //p' "$apt/log" | head -n 1; } # apt's own word
 
 # The machine's own entry for the archive's main suite, with another type and
-# other suites.  All else in it is kept: mirror, keyring, components.  Prints
+# other suites.  Of the rest all but its architectures, begin() says which, is
+# kept: mirror, keyring, components.  Prints
 # the stanza or, from an old one-line file, the line(s); nothing if there is
 # no entry.  Targets keeps apt from other indices that the machine may want.
 entry() { # type suites
@@ -41,7 +44,7 @@ entry() { # type suites
 		FNR == 1 || /^[ \t]*$/ { flush() }
 		/^#/ || /^[ \t]*$/ { next }
 		/^[^ \t]/ { field = tolower($0); sub(/:.*/, "", field) }
-		field ~ /^(types|suites|enabled|targets)$/ {
+		field ~ /^(types|suites|enabled|targets|architectures)$/ {
 			line = $0; sub(/^[^ \t][^:]*:/, "", line); gsub(/\t/, " ", line)
 			val[field] = val[field] " " line; next
 		}
@@ -57,6 +60,7 @@ entry() { # type suites
 			if (match($0, /^\[[^\]]*\][ \t]*/)) {
 				opts = substr($0, 2); sub(/\].*/, "", opts)
 				$0 = substr($0, RLENGTH + 1)
+				gsub(/(^|[ \t])arch[-+]?=[^ \t]*/, "", opts)
 			}
 			if ($1 ~ /^cdrom:/ || $2 !~ "^(" code "|stable|oldstable|testing|unstable|sid)/?$") next
 			sub(/#.*/, "")
@@ -71,7 +75,7 @@ entry() { # type suites
 }
 
 # Set up the private apt and read the suites' lists.
-begin() { # folder type suites
+begin() { # folder type suites [architecture]
 	apt=$1
 	rm -rf "$apt"
 	mkdir -p "$apt/etc" "$apt/state/lists/partial" "$apt/cache/archives/partial"
@@ -79,7 +83,7 @@ begin() { # folder type suites
 	trap 'rm -rf "$apt" "${dir:-$apt}.part"' EXIT
 	: >"$apt/state/status" # as if nothing was installed
 	local arch
-	arch=$(dpkg --print-architecture)
+	arch=${4:-$(dpkg --print-architecture)}
 	cat >"$apt/conf" <<-EOF
 		Dir::Etc::sourcelist "/dev/null";
 		Dir::Etc::sourceparts "$apt/etc";
@@ -91,6 +95,7 @@ begin() { # folder type suites
 		Dir::Log "$apt";
 		#clear APT::Architectures;
 		APT::Architectures { "$arch"; };
+		APT::Architecture "$arch";
 		APT::Default-Release "";
 		APT::Sandbox::User "root"; # _apt may not enter this folder
 		APT::Install-Recommends "false";
@@ -106,7 +111,7 @@ begin() { # folder type suites
 	entry "$2" "$3" || die "no entry for the distribution's main suite in /etc/apt"
 	say "reading the package lists of $3"
 	apt-get -c "$apt/conf" -qq update >"$apt/log" 2>&1 ||
-		die "cannot read the lists of $3: $(why)"
+		die "cannot read the lists of $3${4:+ for $4}: $(why)"
 }
 
 # apt's "Get:12 ..." lines as one line that counts, on stderr.
@@ -160,7 +165,7 @@ suites() { # suite: what must be in the sources for it
 }
 
 fetch() { # suite dir package...
-	local suite=$1 dir=$2 deb libs loader
+	local suite=$1 dir=$2 deb
 	shift 2
 	say "downloading $* of $suite and what it needs"
 	apt-get -c "$apt/conf" -q -y --download-only -t "$suite" install "$@" 2>&1 | progress ||
@@ -176,7 +181,11 @@ fetch() { # suite dir package...
 			--exclude='./usr/share/locale/*' || die "cannot unpack $deb"
 		echo "$(dpkg-deb -f "$deb" Package) $(dpkg-deb -f "$deb" Version)"
 	done >"$dir/.packages"
+}
 
+# DIR/run, for programs of the machine's own architecture.
+make_run() { # dir
+	local dir=$1 libs loader
 	# The loader of this folder, with this folder's libraries and no others.  It
 	# stands beside the programs because it is what /proc/self/exe will name, and
 	# some programs find their data from there.
@@ -215,12 +224,13 @@ source)
 	;;
 unpack)
 	[ $# -ge 4 ] || usage
-	suite=$2 dir=${3%/}
+	suite=${2%:*} dir=${3%/} arch=${2#"${2%:*}"}
 	shift 3
 	! complete "$dir" || exit 0
 	rm -rf "$dir.part"
-	begin "$dir.apt" deb "$(suites "$suite")"
+	begin "$dir.apt" deb "$(suites "$suite")" "${arch#:}"
 	fetch "$suite" "$dir.part" "$@"
+	[ -n "$arch" ] || make_run "$dir.part"
 	finish "$dir"
 	;;
 qemu)
@@ -232,6 +242,7 @@ qemu)
 	package=qemu-system-riscv # a package of its own since QEMU 9.2 or so
 	apt-cache -c "$apt/conf" show $package >/dev/null 2>&1 || package=qemu-system-misc
 	fetch "$suite" "$dir.part" $package
+	make_run "$dir.part"
 	# QEMU takes a folder of this name beside itself for /, so it loads neither
 	# firmware nor modules of the machine's own QEMU.
 	ln -s ../.. "$dir.part/usr/bin/qemu-bundle"
