@@ -1,0 +1,266 @@
+"""Guests that know nothing of this project: U-Boot, and Debian 13's kernel."""
+
+import gzip
+import json
+import lzma
+import random
+import re
+import shutil
+import subprocess
+import zlib
+from pathlib import Path
+
+import pytest
+
+from conftest import INITRD, KERNEL, REPORT, ROOT
+from test_virtio import MIB, SEED, check, debugfs, guest_sha256, host, no_errors, sha256
+
+# --- U-Boot -------------------------------------------------------------------
+
+UBOOT = Path("/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin")
+
+
+def uboot(guest, command):
+    """The output of a COMMAND of U-Boot's."""
+    guest.start(command)
+    begin = guest.expect(rb"\n").end()  # of its echo
+    end = guest.expect(rb"(?<=\n)=> ").start()
+    return guest.console[begin:end].decode()
+
+
+@pytest.fixture
+def uboot_disk(tmp_path):
+    """A disk for U-Boot: (image, the contents of the file "data" on it)."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    data = random.Random(SEED).randbytes(5 * MIB + 4321)
+    (folder / "data").write_bytes(data)
+    shutil.copy(KERNEL, folder / "Image")
+    shutil.copy(INITRD, folder / "initrd")
+    image = tmp_path / "disk"
+    host("mkfs.ext4", "-q", "-d", folder, image, "96M")
+    return image, data
+
+
+@pytest.fixture
+def at_uboot(boot, uboot_disk, report, qemu):
+    """at_uboot(HARTS): a guest in which U-Boot is at its prompt."""
+    if not UBOOT.exists():
+        why = "no U-Boot for S-mode in this distribution's packages"
+        report(f"SKIP: {why}")
+        pytest.skip(why)
+
+    def start(harts):
+        guest = boot("-k", UBOOT, "-c", harts, "-d", uboot_disk[0])
+        guest.expect(rb"Hit any key to stop autoboot")
+        guest.send(" ")
+        guest.expect(rb"\n=> ")
+        return guest
+
+    return start
+
+
+def test_uboot_reads_a_file(at_uboot, uboot_disk):
+    """A driver for virtio that polls, where Linux waits for interrupts."""
+    data = uboot_disk[1]
+    guest = at_uboot(1)
+    assert "VirtIO Block Device" in uboot(guest, "virtio info")
+    assert f"{len(data)} bytes read" in uboot(guest, "load virtio 0 $loadaddr /data")
+    assert f"filesize={len(data):x}\n" in uboot(guest, "printenv filesize")
+    crc = uboot(guest, "crc32 $loadaddr $filesize")
+    assert re.search(r"==> ([0-9a-f]{8})\n", crc)[1] == f"{zlib.crc32(data):08x}"
+    # And again: the SBI's reset, with U-Boot as what asks for it.
+    guest.start("reset")
+    guest.expect(rb"Hit any key to stop autoboot")
+    guest.send(" ")
+    guest.expect(rb"\n=> ")
+    guest.start("poweroff")
+    assert guest.ended() == 0
+
+
+@pytest.mark.parametrize("harts", [1, 2])
+def test_uboot_boots_linux(at_uboot, uboot_disk, harts):
+    """With the device tree that it was given, and boot arguments of its own."""
+    image, data = uboot_disk
+    guest = at_uboot(harts)
+    arguments = f"console=ttyS0 from=uboot-{SEED}"
+    uboot(guest, f"setenv bootargs {arguments}")
+    assert "bytes read" in uboot(guest, "load virtio 0 $kernel_addr_r /Image")
+    assert "bytes read" in uboot(guest, "load virtio 0 $ramdisk_addr_r /initrd")
+    guest.start("booti $kernel_addr_r $ramdisk_addr_r:$filesize $fdtcontroladdr")
+    guest.expect(rb"Starting kernel")
+    with guest:
+        assert guest.output("cat /proc/cmdline") == arguments
+        assert guest.output("nproc") == str(harts)
+        assert guest_sha256(guest, "/data/data") == sha256(data)
+        guest.output("cp /data/data /data/copy && sync")
+        no_errors(guest)
+        guest.poweroff()
+    check(image)
+    debugfs(image, f"dump /copy {image}.copy")
+    assert Path(f"{image}.copy").read_bytes() == data
+
+
+# --- Debian 13 ----------------------------------------------------------------
+
+DEBIAN = ROOT / "build/debian-13"
+PACKAGES = """linux-image-riscv64 busybox-static base-files base-passwd
+    dash bash coreutils grep util-linux mount procps fio""".split()
+
+# Debian's kernel has UART and PLIC built in, the disk and ext4 as modules.  What
+# these need is found out; crc32c is asked for by name when ext4 is used.
+MODULES = ["virtio_mmio", "virtio_blk", "crc32c_generic", "ext4"]
+
+# The first process in the initramfs, with BusyBox, and on the disk, with bash.
+INITRAMFS_INIT = """#!/bin/busybox sh
+busybox mount -t devtmpfs dev /dev
+for module in /modules/*; do
+	busybox insmod $module || echo "$module: not loaded"
+done
+busybox mount -t ext4 /dev/vda /root
+busybox mount --move /dev /root/dev
+exec busybox switch_root /root /sbin/guest-init
+"""
+DISK_INIT = """#!/bin/bash
+export PATH=/usr/local/bin:/usr/sbin:/usr/bin HOME=/root TERM=vt100 PS1='guest:\\w# '
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t tmpfs tmp /tmp
+cd
+setsid --ctty --wait bash --norc -i </dev/ttyS0 >/dev/ttyS0 2>&1
+poweroff
+"""
+POWEROFF = """#!/bin/bash
+mount -o remount,ro /
+exec busybox poweroff -f
+"""
+
+
+def add(path, text):
+    """An executable file of that TEXT, instead of what may be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def with_dependencies(folder, wanted):
+    """The kernel's modules below FOLDER: [contents] in the order to load them.
+
+    Without depmod: what a module needs is in itself.
+    """
+    paths = {
+        path.name.split(".")[0].replace("-", "_"): path
+        for path in folder.rglob("*.ko*")
+    }
+    modules = {}  # in the order in which they got here
+
+    def load(name):
+        if name in modules or name not in paths:  # not there: it is built in
+            return
+        data = paths[name].read_bytes()
+        if paths[name].suffix == ".xz":
+            data = lzma.decompress(data)
+        needs = re.search(rb"\0depends=([^\0]*)\0", data)[1].decode()
+        for other in filter(None, needs.replace("-", "_").split(",")):
+            load(other)
+        modules[name] = data
+
+    for name in wanted:
+        load(name)
+    return list(modules.values())
+
+
+def cpio(files):
+    """An archive in the kernel's format of FILES, {name: (mode, contents)}."""
+    archive = b""
+    for name, (mode, data) in {**files, "TRAILER!!!": (0, b"")}.items():
+        fields = 0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0
+        header = "070701" + "".join(f"{field:08X}" for field in fields) + name
+        for part in header.encode() + b"\0", data:
+            archive += part + bytes(-len(part) % 4)
+    return archive
+
+
+@pytest.fixture(scope="session")
+def debian(request, tmp_path_factory):
+    """Debian 13 unpacked: (kernel, initramfs, image of its root file system)."""
+    if not (DEBIAN / ".complete").exists():
+        capture = request.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            print(f"\ndownloading Debian 13 for riscv64 into {DEBIAN}, once: 180 MB")
+            command = [ROOT / "tools/debian.sh", "unpack", "trixie:riscv64", DEBIAN]
+            with subprocess.Popen(
+                [*command, *PACKAGES], stderr=subprocess.PIPE, text=True
+            ) as process:
+                for line in process.stderr:
+                    print(line, end="", flush=True)
+        if process.returncode:
+            why = f"Debian 13 for riscv64: {line.strip()}"
+            request.config.stash.setdefault(REPORT, []).append(f"SKIP: {why}")
+            pytest.skip(why)
+    folder = tmp_path_factory.mktemp("debian")
+
+    files = {name: (0o40755, b"") for name in ("bin", "modules", "root", "dev")}
+    files["init"] = 0o100755, INITRAMFS_INIT.encode()
+    files["bin/busybox"] = 0o100755, (DEBIAN / "usr/bin/busybox").read_bytes()
+    for i, data in enumerate(with_dependencies(DEBIAN / "usr/lib/modules", MODULES)):
+        files[f"modules/{i:02}"] = 0o100644, data
+    initramfs = folder / "initramfs.gz"
+    initramfs.write_bytes(gzip.compress(cpio(files), 1))
+
+    root = folder / "root"
+    shutil.copytree(
+        DEBIAN, root, symlinks=True, ignore=shutil.ignore_patterns("modules", "boot")
+    )
+    add(root / "sbin/guest-init", DISK_INIT)
+    add(root / "usr/local/bin/poweroff", POWEROFF)
+    shutil.copy(root / "usr/share/base-passwd/passwd.master", root / "etc/passwd")
+    shutil.copy(root / "usr/share/base-passwd/group.master", root / "etc/group")
+    if not (root / "usr/bin/sh").is_symlink():
+        (root / "usr/bin/sh").symlink_to("dash")
+    image = folder / "image"
+    host("mkfs.ext4", "-q", "-E", "root_owner=0:0", "-d", root, image, "512M")
+    shutil.rmtree(root)
+    (kernel,) = DEBIAN.glob("boot/vmlinu[xz]-*")
+    return kernel, initramfs, image
+
+
+@pytest.fixture
+def debian_guest(boot, debian, tmp_path):
+    """debian_guest(HARTS): (guest, image of its disk)."""
+    kernel, initramfs, image = debian
+    disk = tmp_path / "disk"
+    subprocess.run(["cp", "--sparse=always", image, disk], check=True)
+
+    def start(harts, kernel=kernel):
+        return boot("-k", kernel, "-i", initramfs, "-c", harts, "-d", disk), disk
+
+    return start
+
+
+# The mixture of reads and writes, then what was written is read and compared.
+FIO = """fio --name=job --directory=/root --size=12M --numjobs={jobs} --direct=1
+    --ioengine=libaio --rw=randrw --bs=4k --iodepth=8 --verify=crc32c
+    --verify_fatal=1 --randseed={seed} --group_reporting
+    --output-format=json --output=/tmp/fio.json"""
+
+
+@pytest.mark.parametrize("harts", [1, 2])
+def test_debian(debian_guest, report, harts, qemu):
+    guest, disk = debian_guest(harts)
+    with guest:
+        assert "deb13" in guest.output("uname -r")
+        assert guest.output("nproc") == str(harts)
+        release = guest.output("cat /etc/os-release")
+        assert 'VERSION_ID="13"' in release
+        assert "VERSION_CODENAME=trixie" in release
+        guest.output("findmnt -n -o SOURCE,FSTYPE / | grep -x '/dev/vda ext4'")
+        command = " ".join(FIO.format(jobs=harts, seed=SEED).split())
+        guest.output(command)
+        (job,) = json.loads(guest.output("cat /tmp/fio.json"))["jobs"]
+        assert job["error"] == 0
+        assert job["write"]["total_ios"] > 0 and job["read"]["total_ios"] > 0
+        no_errors(guest)
+        guest.poweroff()
+    check(disk)
