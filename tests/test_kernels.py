@@ -7,17 +7,84 @@ import random
 import re
 import shutil
 import subprocess
+import time
 import zlib
 from pathlib import Path
 
 import pytest
 
-from conftest import INITRD, KERNEL, REPORT, ROOT
+from conftest import INITRD, KERNEL, REPORT, ROOT, TROUBLE
 from test_virtio import MIB, SEED, check, debugfs, guest_sha256, host, no_errors, sha256
+
+
+def quiet(guest):
+    """No warnings on the console from here on, among the commands' output.
+
+    There are some that say nothing of the guest: that an interrupt took long,
+    when the machine has more to do than to run the guest's harts.
+    """
+    guest.run("dmesg -n 4")
+
+
+def good_log(guest):
+    no_errors(guest)
+    found = TROUBLE.search(guest.output("dmesg").encode())
+    assert not found, found[0]
+
+
+# --- Debian 13's packages -----------------------------------------------------
+
+DEBIAN = ROOT / "build/debian-13"
+PACKAGES = """linux-image-riscv64 busybox-static base-files base-passwd
+    dash bash coreutils grep util-linux mount procps fio u-boot-qemu""".split()
+
+
+@pytest.fixture(scope="session")
+def unpacked(request):
+    """The folder with Debian 13's packages."""
+    listed = DEBIAN / ".packages"
+    names = listed.read_text().split()[::2] if listed.exists() else []
+    if not set(PACKAGES) <= set(names):
+        shutil.rmtree(DEBIAN, ignore_errors=True)
+        command = [ROOT / "tools/debian.sh", "unpack", "trixie:riscv64", DEBIAN]
+        capture = request.config.pluginmanager.getplugin("capturemanager")
+        line = ""
+        with capture.global_and_fixture_disabled():
+            print(f"\ndownloading Debian 13 for riscv64, 180 MB, once: to {DEBIAN}")
+            with subprocess.Popen(
+                [*command, *PACKAGES], stderr=subprocess.PIPE, text=True
+            ) as process:
+                for line in process.stderr:
+                    print(line, end="", flush=True)
+        if process.returncode:
+            why = f"Debian 13 for riscv64: {line.strip()}"
+            request.config.stash.setdefault(REPORT, []).append(f"SKIP: {why}")
+            pytest.skip(why)
+    return DEBIAN
+
 
 # --- U-Boot -------------------------------------------------------------------
 
-UBOOT = Path("/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin")
+UBOOT = Path("/usr/lib/u-boot/qemu-riscv64_smode")  # u-boot.bin and uboot.elf
+
+
+@pytest.fixture(params=["own", "debian-13"])
+def uboot_folder(request, report):
+    """Where U-Boot is: this distribution's own, and a newer one."""
+    if request.param == "debian-13":
+        return request.getfixturevalue("unpacked") / UBOOT.relative_to("/")
+    if not UBOOT.exists():
+        why = "no U-Boot for S-mode among this distribution's packages"
+        report(f"SKIP: {why}")
+        pytest.skip(why)
+    return UBOOT
+
+
+def interrupt(guest):
+    """Keep U-Boot from booting by itself: to its prompt."""
+    guest.expect(rb"Hit any key to stop autoboot")
+    guest.send(" ")
+    guest.expect(rb"\n=> ")
 
 
 def uboot(guest, command):
@@ -43,37 +110,30 @@ def uboot_disk(tmp_path):
 
 
 @pytest.fixture
-def at_uboot(boot, uboot_disk, report, qemu):
-    """at_uboot(HARTS): a guest in which U-Boot is at its prompt."""
-    if not UBOOT.exists():
-        why = "no U-Boot for S-mode in this distribution's packages"
-        report(f"SKIP: {why}")
-        pytest.skip(why)
+def at_uboot(boot, uboot_disk, uboot_folder):
+    """at_uboot(FILE, HARTS): a guest in which U-Boot is at its prompt."""
 
-    def start(harts):
-        guest = boot("-k", UBOOT, "-c", harts, "-d", uboot_disk[0])
-        guest.expect(rb"Hit any key to stop autoboot")
-        guest.send(" ")
-        guest.expect(rb"\n=> ")
+    def start(file, harts):
+        guest = boot("-k", uboot_folder / file, "-c", harts, "-d", uboot_disk[0])
+        interrupt(guest)
         return guest
 
     return start
 
 
-def test_uboot_reads_a_file(at_uboot, uboot_disk):
+@pytest.mark.parametrize("file", ["u-boot.bin", "uboot.elf"])
+def test_uboot_reads_a_file(at_uboot, uboot_disk, file):
     """A driver for virtio that polls, where Linux waits for interrupts."""
     data = uboot_disk[1]
-    guest = at_uboot(1)
+    guest = at_uboot(file, 1)
     assert "VirtIO Block Device" in uboot(guest, "virtio info")
     assert f"{len(data)} bytes read" in uboot(guest, "load virtio 0 $loadaddr /data")
     assert f"filesize={len(data):x}\n" in uboot(guest, "printenv filesize")
     crc = uboot(guest, "crc32 $loadaddr $filesize")
     assert re.search(r"==> ([0-9a-f]{8})\n", crc)[1] == f"{zlib.crc32(data):08x}"
-    # And again: the SBI's reset, with U-Boot as what asks for it.
+    # It knows of no reset and no power but the SBI's.
     guest.start("reset")
-    guest.expect(rb"Hit any key to stop autoboot")
-    guest.send(" ")
-    guest.expect(rb"\n=> ")
+    interrupt(guest)
     guest.start("poweroff")
     assert guest.ended() == 0
 
@@ -82,7 +142,16 @@ def test_uboot_reads_a_file(at_uboot, uboot_disk):
 def test_uboot_boots_linux(at_uboot, uboot_disk, harts):
     """With the device tree that it was given, and boot arguments of its own."""
     image, data = uboot_disk
-    guest = at_uboot(harts)
+    guest = at_uboot("u-boot.bin", harts)
+    # U-Boot adds to the device tree, and what follows it in memory is its own:
+    # the tree has to bring the room, as the firmware's does.
+    uboot(guest, "fdt addr $fdtcontroladdr")
+    header = uboot(guest, "fdt header")
+    total, strings, size = (
+        int(re.search(rf"{name}:\s+0x([0-9a-f]+)", header)[1], 16)
+        for name in ("totalsize", "off_dt_strings", "size_dt_strings")
+    )
+    assert total - strings - size >= 512
     arguments = f"console=ttyS0 from=uboot-{SEED}"
     uboot(guest, f"setenv bootargs {arguments}")
     assert "bytes read" in uboot(guest, "load virtio 0 $kernel_addr_r /Image")
@@ -90,11 +159,13 @@ def test_uboot_boots_linux(at_uboot, uboot_disk, harts):
     guest.start("booti $kernel_addr_r $ramdisk_addr_r:$filesize $fdtcontroladdr")
     guest.expect(rb"Starting kernel")
     with guest:
+        quiet(guest)
         assert guest.output("cat /proc/cmdline") == arguments
+        guest.output("test -e /proc/device-tree/chosen/u-boot,version")
         assert guest.output("nproc") == str(harts)
         assert guest_sha256(guest, "/data/data") == sha256(data)
         guest.output("cp /data/data /data/copy && sync")
-        no_errors(guest)
+        good_log(guest)
         guest.poweroff()
     check(image)
     debugfs(image, f"dump /copy {image}.copy")
@@ -102,10 +173,6 @@ def test_uboot_boots_linux(at_uboot, uboot_disk, harts):
 
 
 # --- Debian 13 ----------------------------------------------------------------
-
-DEBIAN = ROOT / "build/debian-13"
-PACKAGES = """linux-image-riscv64 busybox-static base-files base-passwd
-    dash bash coreutils grep util-linux mount procps fio""".split()
 
 # Debian's kernel has UART and PLIC built in, the disk and ext4 as modules.  What
 # these need is found out; crc32c is asked for by name when ext4 is used.
@@ -183,35 +250,24 @@ def cpio(files):
 
 
 @pytest.fixture(scope="session")
-def debian(request, tmp_path_factory):
-    """Debian 13 unpacked: (kernel, initramfs, image of its root file system)."""
-    if not (DEBIAN / ".complete").exists():
-        capture = request.config.pluginmanager.getplugin("capturemanager")
-        with capture.global_and_fixture_disabled():
-            print(f"\ndownloading Debian 13 for riscv64 into {DEBIAN}, once: 180 MB")
-            command = [ROOT / "tools/debian.sh", "unpack", "trixie:riscv64", DEBIAN]
-            with subprocess.Popen(
-                [*command, *PACKAGES], stderr=subprocess.PIPE, text=True
-            ) as process:
-                for line in process.stderr:
-                    print(line, end="", flush=True)
-        if process.returncode:
-            why = f"Debian 13 for riscv64: {line.strip()}"
-            request.config.stash.setdefault(REPORT, []).append(f"SKIP: {why}")
-            pytest.skip(why)
+def debian(unpacked, tmp_path_factory):
+    """Debian 13: (kernel, initramfs, image of its root file system)."""
     folder = tmp_path_factory.mktemp("debian")
 
     files = {name: (0o40755, b"") for name in ("bin", "modules", "root", "dev")}
     files["init"] = 0o100755, INITRAMFS_INIT.encode()
-    files["bin/busybox"] = 0o100755, (DEBIAN / "usr/bin/busybox").read_bytes()
-    for i, data in enumerate(with_dependencies(DEBIAN / "usr/lib/modules", MODULES)):
-        files[f"modules/{i:02}"] = 0o100644, data
+    files["bin/busybox"] = 0o100755, (unpacked / "usr/bin/busybox").read_bytes()
+    for i, data in enumerate(with_dependencies(unpacked / "usr/lib/modules", MODULES)):
+        files[f"modules/{i:02}.ko"] = 0o100644, data
     initramfs = folder / "initramfs.gz"
     initramfs.write_bytes(gzip.compress(cpio(files), 1))
 
     root = folder / "root"
     shutil.copytree(
-        DEBIAN, root, symlinks=True, ignore=shutil.ignore_patterns("modules", "boot")
+        unpacked,
+        root,
+        symlinks=True,
+        ignore=shutil.ignore_patterns("modules", "boot", "u-boot"),
     )
     add(root / "sbin/guest-init", DISK_INIT)
     add(root / "usr/local/bin/poweroff", POWEROFF)
@@ -222,45 +278,68 @@ def debian(request, tmp_path_factory):
     image = folder / "image"
     host("mkfs.ext4", "-q", "-E", "root_owner=0:0", "-d", root, image, "512M")
     shutil.rmtree(root)
-    (kernel,) = DEBIAN.glob("boot/vmlinu[xz]-*")
+    (kernel,) = unpacked.glob("boot/vmlinu[xz]-*")
     return kernel, initramfs, image
+
+
+def is_gzip(file):
+    return file.read_bytes().startswith(b"\x1f\x8b")
 
 
 @pytest.fixture
 def debian_guest(boot, debian, tmp_path):
-    """debian_guest(HARTS): (guest, image of its disk)."""
+    """debian_guest(HARTS, GZIPPED): (guest, image of its disk).
+
+    GZIPPED: from a kernel in that form, whichever the package's is.
+    """
     kernel, initramfs, image = debian
     disk = tmp_path / "disk"
     subprocess.run(["cp", "--sparse=always", image, disk], check=True)
 
-    def start(harts, kernel=kernel):
-        return boot("-k", kernel, "-i", initramfs, "-c", harts, "-d", disk), disk
+    def start(harts, gzipped):
+        file = kernel
+        if gzipped != is_gzip(kernel):
+            file = tmp_path / "vmlinux"
+            change = gzip.compress if gzipped else gzip.decompress
+            file.write_bytes(change(kernel.read_bytes()))
+        return boot("-k", file, "-i", initramfs, "-c", harts, "-d", disk), disk
 
     return start
 
 
 # The mixture of reads and writes, then what was written is read and compared.
-FIO = """fio --name=job --directory=/root --size=12M --numjobs={jobs} --direct=1
+FIO_MIB = 12
+FIO = f"""fio --name=job --directory=/root --size={FIO_MIB}M --numjobs={{jobs}} --direct=1
     --ioengine=libaio --rw=randrw --bs=4k --iodepth=8 --verify=crc32c
-    --verify_fatal=1 --randseed={seed} --group_reporting
+    --verify_fatal=1 --randseed={{seed}} --group_reporting
     --output-format=json --output=/tmp/fio.json"""
 
 
-@pytest.mark.parametrize("harts", [1, 2])
-def test_debian(debian_guest, report, harts, qemu):
-    guest, disk = debian_guest(harts)
+@pytest.mark.parametrize("harts, gzipped", [(1, False), (2, True)])
+def test_debian(debian_guest, report, harts, gzipped, qemu):
+    guest, disk = debian_guest(harts, gzipped)
+    start = time.monotonic()
     with guest:
+        booted = time.monotonic() - start
+        quiet(guest)
         assert "deb13" in guest.output("uname -r")
         assert guest.output("nproc") == str(harts)
         release = guest.output("cat /etc/os-release")
         assert 'VERSION_ID="13"' in release
         assert "VERSION_CODENAME=trixie" in release
-        guest.output("findmnt -n -o SOURCE,FSTYPE / | grep -x '/dev/vda ext4'")
-        command = " ".join(FIO.format(jobs=harts, seed=SEED).split())
-        guest.output(command)
+        guest.output("findmnt -n -o SOURCE,FSTYPE / | grep -x '/dev/vda *ext4'")
+        guest.output(" ".join(FIO.format(jobs=harts, seed=SEED).split()))
         (job,) = json.loads(guest.output("cat /tmp/fio.json"))["jobs"]
         assert job["error"] == 0
-        assert job["write"]["total_ios"] > 0 and job["read"]["total_ios"] > 0
-        no_errors(guest)
+        reads, writes = (job[kind]["total_ios"] for kind in ("read", "write"))
+        assert writes > 1000 * harts
+        # Those of the mixture, and one for each write.
+        assert reads == harts * FIO_MIB * MIB // 4096
+        good_log(guest)
+        assert guest.output("dmesg -l emerg,alert,crit,err") == ""
         guest.poweroff()
     check(disk)
+    report(
+        f"Debian 13, -c {harts}: shell after {booted:.1f} s; fio: {reads} reads,"
+        f" {writes} writes, {job['job_runtime'] / 1000 / harts:.1f} s ({qemu})"
+    )

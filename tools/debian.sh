@@ -21,10 +21,10 @@ die() { say "$*" && exit 2; }
 why() { sed -n 's/^[EW]: //p' "$apt/log" | head -n 1; } # apt's own word
 
 # The machine's own entry for the archive's main suite, with another type and
-# other suites.  Of the rest all but its architectures, begin() says which, is
-# kept: mirror, keyring, components.  Prints
-# the stanza or, from an old one-line file, the line(s); nothing if there is
-# no entry.  Targets keeps apt from other indices that the machine may want.
+# other suites.  All else in it is kept: mirror, keyring, components; but not
+# architectures, which begin() says.  Prints the stanza or, from an old one-line
+# file, the line(s); nothing if there is no entry.  Targets keeps apt from other
+# indices that the machine may want.
 entry() { # type suites
 	local code files=()
 	code=$(. /etc/os-release && echo "${VERSION_CODENAME:-sid}")

@@ -27,7 +27,7 @@ table() {
 	/sbin/mkfs.ext4          e2fsprogs              e2fsprogs                e2fsprogs             e2fsprogs                   run
 	clang-format             clang-format           clang-tools-extra        clang                 clang-format                check
 	cloc                     cloc                   cloc                     cloc                  cloc                        check
-	/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin u-boot-qemu uboot-images-riscv64 - -                                check
+	/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin u-boot-qemu - - - check
 	/usr/lib/python3/dist-packages/pytest  python3-pytest  python3-pytest    python-pytest         pytest                      check
 	/usr/lib/python3/dist-packages/pexpect python3-pexpect python3-pexpect   python-pexpect        pexpect                     check
 	END
