@@ -26,7 +26,7 @@ CFLAGS   = -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-relax 
 sources := $(wildcard *.c *.S)
 objects := $(sources:%=$(O)/%.o)
 
-.PHONY: all check FORCE
+.PHONY: all check check-debian13 readme FORCE
 all: $(O)/hv.elf
 
 $(O)/hv.elf: $(objects) hv.ld
@@ -68,3 +68,11 @@ $(ROOTFS): rootfs/config rootfs/build.sh rootfs/init
 
 check:
 	@tests/run
+
+# The same on a fresh Debian 13, in a folder; needs root.
+check-debian13:
+	@tools/debian13.sh
+
+# Puts what the last `make check` tested into the README.
+readme:
+	sed -i -e '/^<!-- tested /r build/tested.md' -e '/^<!-- tested /,/^<!-- end /{//!d}' README.md

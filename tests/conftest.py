@@ -16,14 +16,23 @@ To add a test, write a function `test_...` into one of the files:
 A test that asks for `guest`, `boot` or `qemu` runs once on each QEMU.  When it
 fails, the last lines of its consoles are shown.  There is one time-out, for
 hangs; no test sleeps to wait for something, and none tries a second time.
+
+Several tests run at a time, each worker with a copy of the tree of its own, so
+that disk.img and what is built are its own, too.  What measures time gets the
+machine for itself: mark it with @pytest.mark.alone.
 """
 
+import fcntl
 import functools
 import os
+import random
 import re
 import select
+import shutil
 import subprocess
 import time
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pexpect
@@ -32,7 +41,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = ROOT / "build/linux/arch/riscv/boot/Image"
 INITRD = ROOT / "build/rootfs/initramfs.cpio.gz"
-BACKPORTS = ROOT / "build/qemu-backports/qemu-system-riscv64"
 
 # Seconds for anything that the guest shall say.  It guards against hangs and
 # is far above what anything takes: 1 MiB of text needs 40.
@@ -54,7 +62,7 @@ def find_qemus():
         commands = [os.environ["QEMU"]]
     else:
         commands = ["qemu-system-riscv64"]
-        commands += [str(BACKPORTS)] if BACKPORTS.exists() else []
+        commands += sorted(map(str, ROOT.glob("build/qemu-*/qemu-system-riscv64")))
     qemus = {}
     for command in commands:
         text = subprocess.run(
@@ -71,7 +79,7 @@ QEMUS = find_qemus()
 class Guest:
     """A virtual machine started by run.sh on a pseudo-terminal of its own."""
 
-    def __init__(self, command, env, cwd=ROOT, trouble=False):
+    def __init__(self, command, env, cwd, trouble=False):
         """Start COMMAND, a list; TROUBLE: its console may tell of some."""
         self.console = bytearray()  # all that came so far
         self.seen = 0  # how much of it expect() has dealt with
@@ -184,13 +192,45 @@ def qemu(request):
 
 
 @pytest.fixture(scope="session")
-def out(tmp_path_factory):
+def tree(tmp_path_factory):
+    """A copy of the tree, with what has been built for the guest."""
+    copy = tmp_path_factory.mktemp("session") / "tree"
+    copy_tree(copy)
+    (copy / "build").symlink_to(ROOT / "build")
+    return copy
+
+
+def copy_tree(to):
+    ignore = shutil.ignore_patterns(".git", "build", "*.img*")
+    shutil.copytree(ROOT, to, ignore=ignore, symlinks=True)
+
+
+@pytest.fixture(scope="session")
+def out(tree):
     """A folder to build the hypervisor in, for the whole session.
 
     One does for all options: make renews what a change of them touches, in a
     few tenths of a second, and a guest that runs needs none of the files.
     """
-    return tmp_path_factory.mktemp("session") / "build"
+    return tree.with_name("build")
+
+
+@pytest.fixture(autouse=True)
+def turn(request, tmp_path_factory):
+    """Tests run beside each other, those marked `alone` beside no other.
+
+    Who waits to be alone stands in the door, so that nobody else gets in.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    alone = request.node.get_closest_marker("alone")
+    with ExitStack() as stack:
+        door, room = (stack.enter_context(open(folder / n, "w")) for n in ("door", "room"))
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -218,13 +258,13 @@ def build_guest(tmp_path_factory):
 
 
 @pytest.fixture
-def spawn(request, out, qemu):
+def spawn(request, out, tree, qemu):
     """spawn(COMMAND, ...): a Guest of COMMAND, not yet at its prompt."""
     request.node.guests = []
 
-    def start(command, qemu_args="", **options):
+    def start(command, qemu_args="", cwd=tree, **options):
         env = dict(os.environ, O=str(out), QEMU=qemu, QEMU_ARGS=qemu_args)
-        guest = Guest(list(map(str, command)), env, **options)
+        guest = Guest(list(map(str, command)), env, cwd, **options)
         request.node.guests.append(guest)
         return guest
 
@@ -234,11 +274,11 @@ def spawn(request, out, qemu):
 
 
 @pytest.fixture
-def boot(spawn):
+def boot(spawn, tree):
     """boot(OPTIONS of run.sh, ...): a Guest; `with` waits for its prompt."""
 
     def start(*arguments, **options):
-        return spawn([ROOT / "run.sh", *arguments], **options)
+        return spawn([tree / "run.sh", *arguments], **options)
 
     return start
 
@@ -251,10 +291,10 @@ def guest(boot):
 
 
 @pytest.fixture
-def run_sh(out):
+def run_sh(out, tree):
     """run_sh(OPTIONS): run.sh without a terminal, to its end."""
 
-    def run(*arguments, script=ROOT / "run.sh", cwd=ROOT, **env):
+    def run(*arguments, script=tree / "run.sh", cwd=tree, **env):
         return subprocess.run(
             [script, *map(str, arguments)],
             cwd=cwd,
@@ -271,10 +311,7 @@ def run_sh(out):
 @pytest.fixture
 def report(request):
     """report(TEXT): lines that shall be seen at the end of the run."""
-    return request.config.stash.setdefault(REPORT, []).append
-
-
-REPORT = pytest.StashKey()
+    return lambda text: request.node.user_properties.append(("report", text))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -286,10 +323,48 @@ def pytest_runtest_makereport(item):
             result.sections.append(("the console's last lines", guest.tail()))
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    for text in config.stash.get(REPORT, []):
-        terminalreporter.write_line(text)
-    names = ", ".join(f"{name} ({path})" for name, path in QEMUS.items())
-    terminalreporter.write_line(f"tested on {names}")
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: no other test meanwhile")
+    # The choices of this run, for all workers: to repeat it, set SEED.
+    os.environ.setdefault("SEED", str(random.randrange(1 << 31)))
+
+
+def pytest_report_header():
+    return "SEED=" + os.environ["SEED"]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+def pytest_terminal_summary(terminalreporter):
+    count, said = Counter(), {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for result in terminalreporter.getreports(outcome):
+            name = re.search(r"\[(qemu-[\d.]+)|$", result.nodeid)[1]
+            count[name, outcome] += 1
+            for key, text in result.user_properties:
+                if key == "report":
+                    terminalreporter.write_line(text)
+                else:
+                    said[name, key] = text
+    for name, path in QEMUS.items():
+        terminalreporter.write_line(f"tested on {name} ({path})")
     if os.environ.get("SKIPPED"):
         terminalreporter.write_line("SKIP: " + os.environ["SKIPPED"])
+    if os.environ.get("TESTED"):
+        Path(os.environ["TESTED"]).write_text(table(count, said))
+
+
+def table(count, said):
+    """What was tested, for the README."""
+    lines = ["| QEMU | OpenSBI | its SBI | tests passed | failed | skipped |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for name in [*QEMUS, None]:
+        cells = [name.replace("qemu-", "") if name else "(none needed)"]
+        cells += [said.get((name, key), "") for key in ("OpenSBI", "SBI")]
+        cells += [count[name, "passed"]]
+        cells += [count[name, "failed"] + count[name, "error"]]
+        cells += [count[name, "skipped"]]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"

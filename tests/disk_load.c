@@ -21,7 +21,8 @@ static int fail(const char *what) {
 }
 
 static int reads(const char *device, long count, uint64_t random) {
-    static uint8_t buffer[(LONGEST + 8) * SECTOR] __attribute__((aligned(4096)));
+    static uint8_t buffer[(LONGEST + 8) * SECTOR]
+        __attribute__((aligned(4096)));
     int fd = open(device, O_RDONLY | O_DIRECT);
     if (fd < 0)
         return fail(device);
@@ -29,7 +30,8 @@ static int reads(const char *device, long count, uint64_t random) {
     for (long i = 0; i < count; i++) {
         random = random * 6364136223846793005 + 1442695040888963407;
         // Most fit in a page or two, some are chains of up to 33 pages.
-        uint32_t n = i % 64 ? 1 + (random >> 20) % 8 : 1 + (random >> 20) % LONGEST;
+        uint32_t n =
+            i % 64 ? 1 + (random >> 20) % 8 : 1 + (random >> 20) % LONGEST;
         uint32_t first = (random >> 32) % (sectors - n);
         uint8_t *p = buffer + (random >> 28) % 8 * SECTOR;
         memset(p, 0xff, n * SECTOR);

@@ -5,7 +5,8 @@
 //   harts messages G P N    in each of G groups, P processes send N messages of
 //                           100 bytes to each of P others, through pipes
 //   harts fork N            N times: fork, and wait for the child's end
-//   harts spin H N          H processes count to N million, each on its own hart
+//   harts spin H N          H processes count to N million, each on its own
+//   hart
 #define _GNU_SOURCE
 #include <sched.h>
 #include <stdio.h>

@@ -15,7 +15,13 @@
 #include <unistd.h>
 
 enum { FEATURES = 0x20, FEATURES_SEL = 0x24, QUEUE_NUM = 0x38, READY = 0x44 };
-enum { NOTIFY = 0x50, STATUS = 0x70, DESC = 0x80, DRIVER = 0x90, DEVICE = 0xa0 };
+enum {
+    NOTIFY = 0x50,
+    STATUS = 0x70,
+    DESC = 0x80,
+    DRIVER = 0x90,
+    DEVICE = 0xa0
+};
 enum { NEXT = 1, WRITE = 2 };
 static const uint64_t MEMORY = 0xb0000000;
 
@@ -29,7 +35,7 @@ static volatile struct memory {
     uint16_t avail[0x100], used[0x100];
     uint32_t header[4];
     uint8_t status;
-} *memory;
+} * memory;
 
 static void set(int reg, uint64_t value) { registers[reg / 4] = value; }
 

@@ -49,6 +49,13 @@ def interrupts(guest, name):
     return int(line.split()[1])
 
 
+def test_firmware(guest, record_property):
+    """Which one starts us; the README's table says it."""
+    for key, line in ("OpenSBI", rb"OpenSBI v"), ("SBI", rb"Runtime SBI Version *: "):
+        version = re.search(rb"^" + line + rb"([\d.]+)$", guest.console, re.MULTILINE)
+        record_property(key, version[1].decode())
+
+
 # --- The shell ---------------------------------------------------------------
 
 
@@ -160,6 +167,7 @@ def test_20_boots(boot):
             guest.poweroff()
 
 
+@pytest.mark.alone
 def test_second_start_is_quick(boot):
     """From ./run.sh to the prompt when there is nothing to build.
 
@@ -202,10 +210,12 @@ def sleep_2(guest):
     assert busy < 0.5
 
 
+@pytest.mark.alone
 def test_sleep(guest):
     sleep_2(guest)
 
 
+@pytest.mark.alone
 def test_timer_without_sstc(boot):
     with boot(qemu_args=NO_SSTC) as guest:
         assert guest.run("dmesg | grep -i sstc") == ("", 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import INITRD, KERNEL, REPORT, ROOT, TROUBLE
+from conftest import INITRD, KERNEL, ROOT, TROUBLE
 from test_virtio import MIB, SEED, check, debugfs, guest_sha256, host, no_errors, sha256
 
 
@@ -35,31 +35,13 @@ def good_log(guest):
 # --- Debian 13's packages -----------------------------------------------------
 
 DEBIAN = ROOT / "build/debian-13"
-PACKAGES = """linux-image-riscv64 busybox-static base-files base-passwd
-    dash bash coreutils grep util-linux mount procps fio u-boot-qemu""".split()
 
 
 @pytest.fixture(scope="session")
-def unpacked(request):
-    """The folder with Debian 13's packages."""
-    listed = DEBIAN / ".packages"
-    names = listed.read_text().split()[::2] if listed.exists() else []
-    if not set(PACKAGES) <= set(names):
-        shutil.rmtree(DEBIAN, ignore_errors=True)
-        command = [ROOT / "tools/debian.sh", "unpack", "trixie:riscv64", DEBIAN]
-        capture = request.config.pluginmanager.getplugin("capturemanager")
-        line = ""
-        with capture.global_and_fixture_disabled():
-            print(f"\ndownloading Debian 13 for riscv64, 180 MB, once: to {DEBIAN}")
-            with subprocess.Popen(
-                [*command, *PACKAGES], stderr=subprocess.PIPE, text=True
-            ) as process:
-                for line in process.stderr:
-                    print(line, end="", flush=True)
-        if process.returncode:
-            why = f"Debian 13 for riscv64: {line.strip()}"
-            request.config.stash.setdefault(REPORT, []).append(f"SKIP: {why}")
-            pytest.skip(why)
+def unpacked():
+    """The folder with Debian 13's packages, if tests/run got them."""
+    if not DEBIAN.exists():
+        pytest.skip("no packages of Debian 13 for riscv64")
     return DEBIAN
 
 
@@ -69,14 +51,12 @@ UBOOT = Path("/usr/lib/u-boot/qemu-riscv64_smode")  # u-boot.bin and uboot.elf
 
 
 @pytest.fixture(params=["own", "debian-13"])
-def uboot_folder(request, report):
+def uboot_folder(request):
     """Where U-Boot is: this distribution's own, and a newer one."""
     if request.param == "debian-13":
         return request.getfixturevalue("unpacked") / UBOOT.relative_to("/")
     if not UBOOT.exists():
-        why = "no U-Boot for S-mode among this distribution's packages"
-        report(f"SKIP: {why}")
-        pytest.skip(why)
+        pytest.skip("no U-Boot for S-mode among this distribution's packages")
     return UBOOT
 
 

@@ -16,11 +16,10 @@ import time
 
 import pytest
 
-from conftest import INITRD, KERNEL, ROOT
+from conftest import INITRD, KERNEL, ROOT, copy_tree
 from test_boot import count_exits, in_foreground
 
-# The choices of this run: to repeat it, set SEED.
-SEED = int(os.environ.get("SEED", random.randrange(1 << 31)))
+SEED = int(os.environ["SEED"])
 MIB = 1 << 20
 # On the first QEMU, and on each of the others.
 KILLS = 20, 5
@@ -164,8 +163,7 @@ def test_empty_disk(boot, tmp_path):
 def test_default_disk(spawn, tmp_path):
     """The disk.img that run.sh makes, in a copy of the tree."""
     copy = tmp_path / "copy"
-    ignore = shutil.ignore_patterns("build", ".git", "*.img*")
-    shutil.copytree(ROOT, copy, ignore=ignore, symlinks=True)
+    copy_tree(copy)
     command = [copy / "run.sh", "-k", KERNEL, "-i", INITRD]
     image = copy / "disk.img"
     with spawn(command) as guest:
@@ -319,7 +317,7 @@ def test_ready_twice(boot, disk, disk_load, following):
     """A queue made ready anew with a request in flight, then a cyclic chain."""
     driver = "/sys/bus/virtio/drivers/virtio_blk"
     image = disk(folder=disk_load)
-    with boot("-d", image, "-p", "mem=512M", trouble=True) as guest:
+    with boot("-d", image, "-p", "mem=768M", trouble=True) as guest:
         guest.output("cp /data/raw_driver /tmp && umount /data")
         path = guest.output("readlink -f /sys/block/vda/device")
         registers = re.search(r"/(\w+)\.virtio_mmio/", path)[1]

@@ -30,6 +30,7 @@ table() {
 	/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin u-boot-qemu - - - check
 	/usr/lib/python3/dist-packages/pytest  python3-pytest  python3-pytest    python-pytest         pytest                      check
 	/usr/lib/python3/dist-packages/pexpect python3-pexpect python3-pexpect   python-pexpect        pexpect                     check
+	/usr/lib/python3/dist-packages/xdist   python3-pytest-xdist python3-pytest-xdist python-pytest-xdist -                     check
 	END
 }
 
