@@ -40,7 +40,7 @@ typedef uint64_t gva_t; // guest-virtual: what a program in the guest sees
 // scause (Priv. "Supervisor Cause Register", with H)
 #define CAUSE_INTERRUPT (1ul << 63)
 enum { CAUSE_FETCH_ACCESS = 1, CAUSE_ILLEGAL_INSTRUCTION = 2 };
-enum { CAUSE_LOAD_ACCESS = 5, CAUSE_STORE_ACCESS = 7 };
+enum { CAUSE_LOAD_ACCESS = 5, CAUSE_STORE_ACCESS = 7, CAUSE_LOAD_PAGE = 13 };
 enum { CAUSE_VIRTUAL_SUPERVISOR_ECALL = 10, CAUSE_VIRTUAL_INSTRUCTION = 22 };
 enum { CAUSE_FETCH_GUEST_PAGE_FAULT = 20, CAUSE_LOAD_GUEST_PAGE_FAULT = 21 };
 enum { CAUSE_STORE_GUEST_PAGE_FAULT = 23 };

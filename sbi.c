@@ -125,18 +125,17 @@ static struct sbiret legacy(struct vcpu *v, uint64_t *a) {
     uint64_t id = a[EXTENSION];
     bool ipi = id == SBI_LEGACY_SEND_IPI;
     bool masked = id >= SBI_LEGACY_SEND_IPI && id < SBI_LEGACY_SHUTDOWN;
-    long mask = masked && a[0] ? hlv_bu(a[0]) : (1l << guest.harts) - 1;
-    uint64_t args[] = {mask & ((1 << guest.harts) - 1),
-                       0,
-                       a[1],
-                       a[2],
-                       a[3],
-                       0,
-                       ipi ? 0 : id - SBI_LEGACY_REMOTE_FENCE_I,
-                       ipi ? SBI_EXT_IPI : SBI_EXT_RFENCE};
+    long all = (1 << guest.harts) - 1;
+    long mask = masked && a[0] ? hlv_bu(a[0]) : all;
+    uint64_t args[8] = {mask & all, 0, a[1], a[2], a[3]};
+    args[FUNCTION] = ipi ? 0 : id - SBI_LEGACY_REMOTE_FENCE_I;
+    args[EXTENSION] = ipi ? SBI_EXT_IPI : SBI_EXT_RFENCE;
     struct sbiret ret = {.error = (csr_read(hvip) & HVIP_VSSIP) != 0};
+    // The guest's page tables have nothing for the mask, which QEMU 7.2 calls
+    // an access fault, or they point to no RAM.
+    bool no_ram = csr_read(scause) == CAUSE_LOAD_GUEST_PAGE_FAULT;
     if (mask < 0)
-        inject(v, csr_read(scause) & 15, a[0]); // 21, a guest page: 5
+        inject(v, no_ram ? CAUSE_LOAD_ACCESS : CAUSE_LOAD_PAGE, a[0]);
     else if (masked)
         ret = to_harts(v, args);
     else if (id == SBI_LEGACY_CLEAR_IPI) // returns whether there was one
