@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from conftest import QEMUS
+
 FAIL = re.compile(rb"^FAIL .*$", re.MULTILINE)
 
 
@@ -59,8 +61,12 @@ def test_sbi_without_sstc(start, harts):
 @pytest.mark.parametrize("harts", [1, 4])
 @pytest.mark.parametrize("high", ["", "high=1"])
 @pytest.mark.parametrize("reset", ["0,0", "0,1", "1,0", "1,1", "2,0", "2,1"])
-def test_reset(start, harts, high, reset):
-    guest = start(harts, f"srst={reset}", high)
+def test_reset(start, qemu, harts, high, reset):
+    # QEMU after 7.2 aborts in a reset while another hart is in a virtual mode
+    # (an assertion in pmu.c); shutting down it does not reset.
+    version = next(name for name, command in QEMUS.items() if command == qemu)
+    busy = version == "qemu-7.2" or reset.startswith("0")
+    guest = start(harts, f"srst={reset}", high, "" if busy else "alone=1")
     guest.expect(rb"sbi: hart \d+ begins\n")
     if reset.startswith("0"):
         assert guest.ended() == 0
