@@ -61,8 +61,11 @@ static void handle_interrupts(struct vcpu *v) {
 static unsigned handle_virtual_instruction(struct vcpu *v) {
     // The one that we want to see: hstatus.VTW makes WFI an exit, so that we
     // can sleep for the guest.  wfi returns when an interrupt of ours or of the
-    // guest's is pending, whether or not it is let through.
+    // guest's is pending, whether or not it is let through; with M-mode's timer
+    // interrupt, which is ours, it is to be the same.
     if (v->exit.tval == INSTRUCTION_WFI && csr_read(sstatus) & SSTATUS_SPP) {
+        if (v->mmode)
+            csr_set(sie, SIP_STIP);
         asm volatile("wfi");
         return 4;
     }

@@ -32,6 +32,7 @@ void mmode_start(struct vcpu *v) {
     *v->mmode = (struct mmode){.on = true, .mtimecmp = -1};
     v->mmode->csr[MHARTID] = v->hart;
     csr_clear(hedeleg, 1 << CAUSE_ILLEGAL_INSTRUCTION);
+    host_sbi(SBI_EXT_TIME, 0, &v->mmode->mtimecmp);
     // On a board without firmware all harts begin at once.  The one that begins
     // here starts the others; they try to as well, and the firmware says no.
     for (uint64_t hart = 0; hart < guest.harts; hart++)

@@ -46,7 +46,9 @@ ECALLS = 109  # in the program, mmode_super_asm.S
 # those kernels need: what has to pass.  QEMU lets mepc's bit 0 be written, so
 # not "warl".
 GROUPS = ["pmp", "views", "ecall", "illegal", "warl"]
-PASS = {"bare": ["pmp", "views", "ecall", "illegal"], "hv": []}
+# Not on the hypervisor: it takes no exceptions to M-mode, and what S-mode would
+# see of M-mode's registers in between is seen by nobody.
+PASS = {"bare": ["pmp", "views", "ecall", "illegal"], "hv": ["pmp"]}
 
 
 @pytest.fixture(scope="session")
@@ -217,8 +219,6 @@ def test_csr_flat_without_sstc(start):
 
 def test_csr_more(start, machine):
     """What is played beyond the need of those kernels."""
-    if not PASS[machine]:
-        pytest.skip("nothing has to pass")
     guest = start("csr")
     finish(guest)
     for group in GROUPS:

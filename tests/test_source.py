@@ -18,7 +18,7 @@ def names(*patterns):
 def lines_of_code(files):
     """Neither blank nor comment, by cloc."""
     result = subprocess.run(
-        ["cloc", "--json", *files],
+        ["cloc", "--json", "--force-lang=C,dts", *files],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -36,6 +36,22 @@ def test_line_budget(report, patterns, budget):
     lines = lines_of_code(names(*patterns))
     report(f"{lines:7} lines of code in {' '.join(patterns)}, of {budget}")
     assert lines <= budget
+
+
+def test_readme_numbers():
+    """What the README says of each file's length, and that it names them all."""
+    text = (ROOT / "README.md").read_text()
+    said = dict(re.findall(r"^\| ([\w.]+) \| (\d+) \|", text, re.MULTILINE))
+    files = names("*.c", "*.S", "*.h", "*.dts")
+    assert said == {file: str(lines_of_code([file])) for file in files}
+
+
+def test_readme_options():
+    """It has what --help says."""
+    help_text = subprocess.run(
+        [ROOT / "run.sh", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"```\n{help_text}```\n" in (ROOT / "README.md").read_text()
 
 
 def test_one_header():
