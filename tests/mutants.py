@@ -1,0 +1,130 @@
+#!/usr/bin/python3
+"""Do the tests bite?  `make mutants` puts one fault at a time into a copy of the
+tree, each a line that somebody could have written, and runs the tests that should
+notice.  A fault that none of them finds has survived, and is a test missing.
+
+It takes about ten minutes; `tests/mutants.py N M ...` tries only these.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import ROOT, copy_tree  # noqa: E402
+
+BOOT = "tests/test_boot.py -k 'test_firmware or test_sleep or test_console'"
+SBI = "tests/test_sbi.py -k 'test_sbi or test_reset'"
+MMODE = "tests/test_mmode.py -k 'csr or super'"
+DISK = "tests/test_virtio.py -k 'persists or two_disks or tree'"
+SAFETY = "tests/test_virtio_safety.py"
+HOSTILE = "tests/test_hostile.py"
+
+# What is wrong: (file, the right line, the wrong one, tests that find it).
+MUTANTS = [
+    # What the guest may reach.
+    ("mem.c", "offset > guest_ram_size || size > guest_ram_size - offset",
+     "offset > guest_ram_size", SBI),
+    ("mem.c", "size > guest_ram_size - offset", "offset + size > guest_ram_size", SBI),
+    ("mem.c", "perm | PTE_V | PTE_U |", "perm | PTE_V |", BOOT),
+    ("plic.c", " || context % 2 == 0", "", HOSTILE),
+    ("sbi.c", "buffer = a[2] ? NULL : guest_ptr", "buffer = guest_ptr", SBI),
+    ("sbi.c", "&& !guest_ptr(a[1], 4)", "&& false", SBI),
+    ("virtio.c", "i >= q->num || length++", "length++", SAFETY),
+    ("virtio.c", "length++ == q->num", "false", SAFETY),
+    ("virtio.c", "!d.addr || d.flags", "d.flags", SAFETY),
+    ("virtio.c", "(uint16_t)(idx - q->translated) > q->num", "false", SAFETY),
+    ("virtio.c", "d.flags & ~(DESC_F_NEXT | DESC_F_WRITE)", "false", SAFETY),
+    ("virtio.c", "q->num > MAX_QUEUE_SIZE || ", "", SAFETY),
+    ("virtio.c", "gpa % align ? NULL : guest_ptr", "guest_ptr", SAFETY),
+    ("virtio.c", "index >= MAX_QUEUES || !q->ready", "index >= MAX_QUEUES", SAFETY),
+    # What the guest's instruction asks for.
+    ("mmio.c", "a->sign_extend = !(funct3 & 4)", "a->sign_extend = false", HOSTILE),
+    ("mmio.c", "a->length = 2;", "a->length = 4;", HOSTILE),
+    ("mmio.c", "gpa - d->base >= d->size", "gpa - d->base > d->size", HOSTILE),
+    ("mmio.c", "||\n        a->offset % a->width)", ")", HOSTILE),
+    ("mmio.c", "!(d->widths & a->width)", "false", HOSTILE),
+    ("mmio.c", "high << 16 | low", "low", BOOT),
+    ("mmio.c", "decode(inst, transformed, &a) && !walk", "decode(inst, transformed, &a)",
+     HOSTILE),
+    ("mmio.c", "a->store = inst >> 27 != 2", "a->store = inst >> 27 == 2", HOSTILE),
+    ("mmio.c", "    v->regs[0] = 0;\n", "", HOSTILE),
+    # Exceptions and interrupts for the guest.
+    ("hv.c", "was_on | (sstatus & SSTATUS_SPP)", "was_on", HOSTILE),
+    ("hv.c", "csr_write(vsepc, v->exit.pc)", "csr_write(vsepc, v->exit.pc + 2)", HOSTILE),
+    ("hv.c", "csr_write(vstval, tval)", "csr_write(vstval, 0)", HOSTILE),
+    ("hv.c", "csr_read(vstvec) & ~3ul", "csr_read(vstvec)", HOSTILE),
+    ("hv.c", "csr_write(sepc, e->pc + step)", "csr_write(sepc, e->pc + 4)", HOSTILE),
+    ("hv.c", "INSTRUCTION_WFI && csr_read(sstatus) & SSTATUS_SPP", "INSTRUCTION_WFI",
+     HOSTILE),
+    ("hv.c", "        csr_clear(hvip, HVIP_VSEIP);\n", "", BOOT),
+    ("hv.c", "        csr_set(hvip, HVIP_VSSIP);\n", "", SBI),
+    ("hv.c", "    csr_write(hcounteren, -1);", "    //", BOOT),
+    ("plic.c", "*guests(CONTEXT + CONTEXT_SIZE * (2 * hart + 1)) = 0", "", HOSTILE),
+    ("virtio.c", "                ask_for_interrupt(q);", "                ;", DISK),
+    ("virtio.c", "(s->driver_sel ? 0 : F_EVENT_IDX)", "0", DISK),
+    ("virtio.c", "s->host[STATUS / 4] = s->refused ? value & ~STATUS_FEATURES_OK : value",
+     "s->host[STATUS / 4] = value", SAFETY),
+    # What SBI promises.
+    ("sbi.c", "a[0] >= 1ul << (guest.harts - a[1])", "a[0] > 1ul << (guest.harts - a[1])",
+     SBI),
+    ("sbi.c", "find(a[0]) != NULL", "true", SBI),
+    ("sbi.c", "type > SBI_SRST_WARM_REBOOT || ", "", SBI),
+    ("sbi.c", "a[FUNCTION] < e->functions", "true", SBI),
+    ("sbi.c", "        csr_clear(hvip, HVIP_VSSIP);\n", "        ;\n", SBI),
+    ("sbi.c", "    csr_clear(hvip, HVIP_VSTIP);\n", "",
+     "tests/test_sbi.py -k without_sstc"),
+    ("trap.S", "        csrw    hstatus, t3\n", "", SBI),
+    ("trap.S", "        csrw    sepc, t1\n", "", SBI),
+    # M-mode.
+    ("mmode.c", "    csr_set(hedeleg, 1 << CAUSE_ILLEGAL_INSTRUCTION);\n", "", MMODE),
+    ("mmode.c", "csr_set(vsstatus, old & SSTATUS_SIE)", "csr_set(vsstatus, 0)", MMODE),
+    ("mmode.c", "        m->vsatp = csr_read(vsatp);\n", "", MMODE),
+    ("hv.c", "            csr_set(sie, SIP_STIP);\n", "            ;\n", MMODE),
+    # The device tree.
+    ("fdt.c", '    copy(fdt, "rng-seed");\n', "", "tests/test_boot.py -k seed"),
+    ("fdt.c", "take = isa_has(host.isa, from) &&", "take = true &&",
+     "tests/test_boot.py -k isa"),
+]
+
+
+def killed(tree, tests):
+    """The first test that fails, or None."""
+    result = subprocess.run(
+        f"/usr/bin/python3 -B -m pytest -x -q -n 2 --rootdir=. -p no:cacheprovider {tests}",
+        shell=True,
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "QEMU": os.environ.get("QEMU", "qemu-system-riscv64")},
+    )
+    assert result.returncode in (0, 1), result.stdout + result.stderr
+    failed = [line for line in result.stdout.split("\n") if line.startswith(("FAILED", "ERROR"))]
+    return failed[0].split(" - ")[0].split()[1] if result.returncode else None
+
+
+def main(chosen):
+    survivors = 0
+    chosen = chosen or range(len(MUTANTS))
+    for n in map(int, chosen):
+        file, right, wrong, tests = MUTANTS[n]
+        with tempfile.TemporaryDirectory() as folder:
+            tree = Path(folder) / "tree"
+            copy_tree(tree)
+            (tree / "build").symlink_to(ROOT / "build")
+            text = (tree / file).read_text()
+            assert text.count(right) == 1, f"{n}: {file} has not one {right!r}"
+            (tree / file).write_text(text.replace(right, wrong))
+            test = killed(tree, tests)
+        survivors += not test
+        what = f"{file}: {right.strip()!r} -> {wrong.strip()!r}"
+        print(f"{n:2}", f"killed by {test}" if test else "SURVIVED", what, sep="  ", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} mutants killed")
+    return survivors > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
