@@ -7,20 +7,15 @@
 // device tree (SBI 2.0 leaves it to the platform; OpenSBI follows the Linux
 // boot protocol).
 boot:
-        la      t0, bss_start           // C expects its variables to be zero.
-        la      t1, hv_end              // The linker script aligns both to 8
-1:      sd      zero, (t0)
-        addi    t0, t0, 8
-        bltu    t0, t1, 1b
         la      t2, main
-        j       2f
+        j       1f
 
 // The others, one by one as the guest starts them (SBI 9.1): a0 = its number,
 // a1 = what start_hart() in sbi.c left for it.
 boot_secondary:
         la      t2, main_secondary
 
-2:      csrw    sie, zero               // nothing may interrupt us yet
+1:      csrw    sie, zero               // nothing may interrupt us yet
         la      t0, bug                 // and a trap of our own is a bug
         csrw    stvec, t0
         la      sp, vcpus + 4096        // see struct vcpu

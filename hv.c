@@ -5,6 +5,8 @@
 
 #include "hv.h"
 
+#define INSTRUCTION_WFI 0x10500073
+
 struct host host;
 struct vcpu vcpus[MAX_HARTS];
 
@@ -193,6 +195,12 @@ _Noreturn void main_secondary(uint64_t hart, const struct start *start) {
 // The boot hart, from boot.S: HART is its number, whichever the firmware chose,
 // FDT the host's device tree.
 _Noreturn void main(uint64_t hart, const uint32_t *fdt) {
+    // A hart that the guest has started, and that was slow to get ready for it,
+    // may come here, too: OpenSBI before 1.3 lets it go before it has noted
+    // where to (in sbi_hsm_hart_start()).
+    static int booted;
+    if (__atomic_exchange_n(&booted, 1, __ATOMIC_RELAXED))
+        main_secondary(hart, vcpus[hart].start);
     find_host(fdt);
     if (guest.harts > MAX_HARTS || hart >= guest.harts)
         die("the guest has %lx harts, this is hart %lx", guest.harts, hart);

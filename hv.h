@@ -66,11 +66,8 @@ enum { HENVCFG_CBIE = 3 << 4, HENVCFG_CBCFE = 1 << 6, HENVCFG_CBZE = 1 << 7 };
 enum { PTE_V = 1, PTE_R = 2, PTE_W = 4, PTE_X = 8, PTE_U = 16 };
 enum { PTE_A = 64, PTE_D = 128 };
 
-#define INSTRUCTION_WFI 0x10500073
-
 // --- SBI 2.0: extensions, errors, functions of the host's, reset types -------
 enum { SBI_LEGACY_SET_TIMER, SBI_LEGACY_PUTCHAR, SBI_LEGACY_GETCHAR };
-enum { SBI_LEGACY_CLEAR_IPI = 3, SBI_LEGACY_SEND_IPI = 4 };
 enum { SBI_LEGACY_REMOTE_FENCE_I = 5, SBI_LEGACY_SHUTDOWN = 8 };
 enum { SBI_EXT_BASE = 0x10, SBI_EXT_HSM = 0x48534d, SBI_EXT_IPI = 0x735049 };
 enum { SBI_EXT_TIME = 0x54494d45, SBI_EXT_RFENCE = 0x52464e43 };
@@ -105,12 +102,13 @@ struct exit {
 // It is one page, with the hart's stack at the page's end: what an exit touches
 // is close together, because the switch between guest and hypervisor has
 // flushed the TLB, and each page costs a refill.
-struct vcpu {
-    uint64_t regs[32];   // x0 to x31; trap.S knows that they come first
-    uint64_t hart;       // mhartid, the guest's and ours
-    struct exit exit;    // why it is not running
-    struct mmode *mmode; // of a guest that began in M-mode, else NULL
-} __attribute__((aligned(PAGE)));
+extern struct vcpu {
+    uint64_t regs[32];         // x0 to x31; trap.S knows that they come first
+    uint64_t hart;             // mhartid, the guest's and ours
+    struct exit exit;          // why it is not running
+    struct mmode *mmode;       // of a guest that began in M-mode, else NULL
+    const struct start *start; // what start_hart() wants of it
+} __attribute__((aligned(PAGE))) vcpus[MAX_HARTS];
 
 // A load or store at an address that is no memory.
 struct access {
@@ -208,6 +206,7 @@ void use_guest_ram(void);
 void *alloc(uint64_t size, uint64_t align);
 void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm);
 void *guest_ptr(gpa_t gpa, uint64_t size);
+long fetch(gva_t pc);
 void *memcpy(void *to, const void *from, size_t n);
 void *memset(void *to, int c, size_t n);
 

@@ -61,6 +61,16 @@ void *guest_ptr(gpa_t gpa, uint64_t size) {
     return guest_ram + offset;
 }
 
+// Reads the guest's instruction at PC, two bytes at a time, because it may
+// cross a page.  Returns -1 if the guest itself could not fetch it.
+long fetch(gva_t pc) {
+    long low = hlvx_hu(pc);
+    if (low < 0 || (low & 3) != 3)
+        return low;
+    long high = hlvx_hu(pc + 2);
+    return high < 0 ? -1 : high << 16 | low;
+}
+
 // Divides what lies between our own image and RAM_END: SIZE bytes at the end
 // are the guest's RAM, aligned like the leaf that can map them, the rest is for
 // alloc().  What the alignment leaves behind the guest's RAM stays unused:

@@ -60,16 +60,6 @@ static bool decode(uint32_t inst, bool transformed, struct access *a) {
     }
 }
 
-// Reads the guest's instruction at PC, two bytes at a time, because it may
-// cross a page.  Returns -1 if the guest itself could not fetch it.
-static long fetch(gva_t pc) {
-    long low = hlvx_hu(pc);
-    if (low < 0 || (low & 3) != 3)
-        return low;
-    long high = hlvx_hu(pc + 2);
-    return high < 0 ? -1 : high << 16 | low;
-}
-
 // Finds the device at GPA and lets it do what A says.  False if there is none,
 // or if it has no register of this width there.
 static bool access_device(struct vcpu *v, struct access *a, gpa_t gpa) {

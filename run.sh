@@ -174,6 +174,9 @@ fits "${own[1]:-our initramfs}" $((middle + 0x10000)) $((middle + 0x10000 + $(st
 	$middle $((ram + (mem << 20)))
 [ "$form" != flat ] ||
 	printf 'run.sh: %s is neither an Image nor ELF: a flat binary for 0x%x\n' "${own[0]}" "$at" >&2
+if [ "$entry" = $ram ] && [ -z "$bare" ] && [[ $("$qemu" --version) = *"version 11.1."* ]]; then
+	echo "run.sh: QEMU 11.1 loses what a kernel that begins in M-mode needs (see the README): it will hang" >&2
+fi
 [ "$form" != ELF ] || truncate -s $((end - at)) "$binary" # .bss: zeros
 
 # make can't take a name with a space in it, but a link of ours can point there.

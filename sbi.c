@@ -11,6 +11,7 @@
 #define SBI_IMPL_ID 0x6876 // "hv"; the registered ones are far below
 #define SBI_IMPL_VERSION 1
 
+enum { SBI_LEGACY_CLEAR_IPI = 3, SBI_LEGACY_SEND_IPI = 4 };
 enum { FUNCTION = 6, EXTENSION = 7, PROBE_EXTENSION = 3 };
 enum { CONSOLE_WRITE, CONSOLE_READ, CONSOLE_WRITE_BYTE, CONSOLE_MOST = 256 };
 enum { HART_START, HART_STOP, HART_GET_STATUS, HART_SUSPEND, HART_STOPPED = 1 };
@@ -66,6 +67,7 @@ struct sbiret start_hart(struct vcpu *v, uint64_t hart, struct start start) {
     uint64_t a[5] = {hart, (hpa_t)boot_secondary, (hpa_t)place};
     if (host_sbi(SBI_EXT_HSM, HART_GET_STATUS, a).value == HART_STOPPED)
         *place = start; // nobody waits for what was there
+    vcpus[hart].start = place;
     return host_sbi(SBI_EXT_HSM, HART_START, a);
 }
 

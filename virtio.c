@@ -107,39 +107,46 @@ static void start_queue(struct slot *s, struct queue *q) {
     s->host[QUEUE_READY / 4] = q->ready = true;
 }
 
-// Copies what is new in the guest's avail ring into ours, with every address
-// checked and translated.  False if something is wrong with it.
+// Copies the chain of descriptors that begins at HEAD into our table, with
+// every address checked and translated.  False if something is wrong with it.
 //
 // The guest may rewrite its rings while we read them, so each field is read
 // once and what we read is what we use.  It may also use a descriptor again
 // that the device is just reading, and make the device see half of each: an
 // address in the guest's RAM with the wrong length.  Behind the guest's RAM
-// there is nothing (init_guest_ram).
+// there is nothing (init_memory).
+static bool copy_chain(struct queue *q, uint16_t head) {
+    struct desc d = {.flags = DESC_F_NEXT, .next = head};
+    for (unsigned length = 0; d.flags & DESC_F_NEXT; length++) {
+        uint16_t i = d.next;
+        if (i >= q->num || length == q->num)
+            return false;
+        d = (struct desc){q->desc[i].addr, q->desc[i].len, q->desc[i].flags,
+                          q->desc[i].next};
+        d.addr = (hpa_t)guest_ptr(d.addr, d.len);
+        if (!d.addr || d.flags & ~(DESC_F_NEXT | DESC_F_WRITE))
+            return false;
+        q->ours->desc[i] = d;
+    }
+    return true;
+}
+
+// Copies what is new in the guest's avail ring into ours.  False if something
+// is wrong: the device must not see that, and gets a mistake of ours, a chain
+// that begins at no descriptor.  So it says DEVICE_NEEDS_RESET by itself, with
+// the interrupt that belongs to it.
 static bool translate(struct queue *q) {
     uint16_t idx = q->avail[IDX];
+    bool ok = true;
     fence(); // idx, then the entries that it promises
-    if ((uint16_t)(idx - q->translated) > q->num)
-        return false;
-    for (; q->translated != idx; q->translated++) {
-        uint16_t head = q->avail[RING + q->translated % q->num], i = head;
-        unsigned length = 0; // of the chain
-        struct desc d;
-        do {
-            if (i >= q->num || length++ == q->num)
-                return false;
-            d = (struct desc){q->desc[i].addr, q->desc[i].len, q->desc[i].flags,
-                              q->desc[i].next};
-            d.addr = (hpa_t)guest_ptr(d.addr, d.len);
-            if (!d.addr || d.flags & ~(DESC_F_NEXT | DESC_F_WRITE))
-                return false;
-            q->ours->desc[i] = d;
-            i = d.next;
-        } while (d.flags & DESC_F_NEXT);
-        q->ours->avail[RING + q->translated % q->num] = head;
+    while (ok && q->translated != idx) {
+        uint16_t head = q->avail[RING + q->translated % q->num];
+        ok = (uint16_t)(idx - q->translated) <= q->num && copy_chain(q, head);
+        q->ours->avail[RING + q->translated++ % q->num] = ok ? head : -1;
     }
     fence(); // the entries, then idx
-    q->ours->avail[IDX] = idx;
-    return true;
+    q->ours->avail[IDX] = q->translated;
+    return ok;
 }
 
 // The guest has something for the device in queue INDEX.
@@ -147,15 +154,9 @@ static void notify(uint64_t n, uint32_t index) {
     struct queue *q = &slots[n].queue[index];
     if (index >= MAX_QUEUES || !q->ready)
         return;
-    if (!translate(q)) {
-        // The device must not see the mistake, and gets one of ours that it
-        // can't follow: an index further ahead than the ring is long.  So it
-        // says DEVICE_NEEDS_RESET by itself, with the interrupt that belongs to
-        // it.
+    q->ready = translate(q);
+    if (!q->ready)
         printf("hv: virtio slot %lx stops: a wrong descriptor or index\r\n", n);
-        q->ours->avail[IDX] = q->translated + 2 * MAX_QUEUE_SIZE;
-        q->ready = false;
-    }
     slots[n].host[QUEUE_NOTIFY / 4] = index;
 }
 

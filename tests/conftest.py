@@ -151,9 +151,9 @@ class Guest:
         \\002 and \\003, so what the shell echoes while the command is typed,
         in however many lines, can't be taken for it.
         """
-        self.start(f"printf '\\002'; {command}; printf '\\003%d\\n' $?")
+        self.start(f"printf '\\002'; {command}; printf '\\003%d\\003\\n' $?")
         begin = self.expect(rb"\x02").end()
-        mark = self.expect(rb"\x03(\d+)\n")
+        mark = self.expect(rb"\x03(\d+)\x03")
         output = self.console[begin : mark.start()]
         self.wait_for_prompt()
         return output.decode(errors="replace"), int(mark[1])

@@ -87,6 +87,8 @@ def machine(request):
 @pytest.fixture
 def start(boot, spawn, qemu, kernels, machine):
     """start(NAME, ...): that kernel, on the hypervisor or without it."""
+    if machine == "hv" and QEMUS.get("qemu-11.1") == qemu:
+        pytest.skip("QEMU 11.1: mstatus.MPV can't be written, see test_mpv")
 
     def start(name, harts=1, disk=None, flat=False, qemu_args=""):
         kernel = kernels / (name if flat else f"{name}.elf")
@@ -179,6 +181,32 @@ def run_super(start, machine, qemu, disk):
         check_super(guest, harts, disk, hides_stip)
 
     return run
+
+
+def test_mpv(spawn, qemu, tmp_path):
+    """Can M-mode write mstatus.MPV?  If QEMU 11.1 could, nothing would be skipped."""
+    source, elf = tmp_path / "mpv.S", tmp_path / "mpv"
+    source.write_text(
+        """
+        .globl  _start
+_start: li      t0, 1 << 39     # MPV
+        csrw    mstatus, t0
+        csrr    t1, mstatus
+        and     t1, t1, t0
+        srli    t1, t1, 39
+        addi    t1, t1, '0'
+        li      t0, 0x10000000  # UART
+        sb      t1, (t0)
+        li      t1, '\n'
+        sb      t1, (t0)
+1:      j       1b
+"""
+    )
+    link = "-nostdlib -static -Wl,--build-id=none,-Ttext=0x80000000".split()
+    subprocess.run([f"{CROSS}gcc", *link, source, "-o", elf], check=True)
+    guest = spawn([qemu, *BARE.split(), "-cpu", "rv64,h=true", "-kernel", elf])
+    written = guest.expect(rb"([01])\n")[1]
+    assert written == (b"0" if QEMUS.get("qemu-11.1") == qemu else b"1")
 
 
 @pytest.mark.parametrize("harts", [1, 2, 4])
