@@ -317,7 +317,7 @@ def test_ready_twice(boot, disk, disk_load, following):
     """A queue made ready anew with a request in flight, then a cyclic chain."""
     driver = "/sys/bus/virtio/drivers/virtio_blk"
     image = disk(folder=disk_load)
-    with boot("-d", image, "-p", "mem=768M", trouble=True) as guest:
+    with boot("-d", image, "-p", "mem=766M", trouble=True) as guest:
         guest.output("cp /data/raw_driver /tmp && umount /data")
         path = guest.output("readlink -f /sys/block/vda/device")
         registers = re.search(r"/(\w+)\.virtio_mmio/", path)[1]

@@ -7,7 +7,8 @@ entropy device with devmem, and to rings in RAM that Linux was told not to use.
 STOPS = b"stops: a wrong descriptor or index"
 NEEDS_RESET = 0x40
 
-# The rings, above the 768 MiB that Linux uses; RAM ends at 0xC0000000.
+# The rings, above the 766 MiB that Linux uses from 0x80200000 on; RAM ends
+# at 0xC0000000.
 DESC, AVAIL, USED, DATA = 0xB0000000, 0xB0001000, 0xB0002000, 0xB0003000
 
 # For the guest's shell: read and write a register; write descriptor $1; write
@@ -61,7 +62,7 @@ NEVER_READY = [name for name, wrong in WRONG.items() if wrong.startswith("begin"
 def test_bad_driver(boot):
     """The device never sees it, and says that it needs a reset; the console says
     why, once."""
-    with boot("-p", "quiet mem=768M", trouble=True) as guest:
+    with boot("-p", "quiet mem=766M", trouble=True) as guest:
         for line in SETUP:
             guest.output(line)
         for name, wrong in WRONG.items():
@@ -93,7 +94,7 @@ def test_bad_driver(boot):
 
 def test_refused_feature(boot):
     """A feature that was not offered: FEATURES_OK does not stay."""
-    with boot("-p", "quiet mem=768M") as guest:
+    with boot("-p", "quiet mem=766M") as guest:
         for line in SETUP:
             guest.output(line)
         guest.output("w 0x70 0; w 0x70 3; w 0x24 0; w 0x20 0x10000000; w 0x70 11")
