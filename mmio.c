@@ -77,7 +77,8 @@ static bool access_device(struct vcpu *v, struct access *a, gpa_t gpa) {
     if (!done || a->store)
         return done;
     uint64_t value = a->value << unused;
-    v->regs[a->reg] = a->sign_extend ? value >> unused : value >> unused;
+    v->regs[a->reg] =
+        a->sign_extend ? (int64_t)value >> unused : value >> unused;
     v->regs[0] = 0;
     return true;
 }
