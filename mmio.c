@@ -64,11 +64,11 @@ static bool decode(uint32_t inst, bool transformed, struct access *a) {
 // or if it has no register of this width there.
 static bool access_device(struct vcpu *v, struct access *a, gpa_t gpa) {
     const struct device *d = devices;
-    while (d < devices + LENGTH(devices) && gpa - d->base >= d->size)
-        d++;
+    while (gpa - d->base >= d->size)
+        if (++d == devices + LENGTH(devices))
+            return false;
     a->offset = gpa - d->base;
-    if (d == devices + LENGTH(devices) || !(d->widths & a->width) ||
-        a->offset % a->width)
+    if (!(d->widths & a->width) || a->offset % a->width)
         return false;
     unsigned unused = 64 - 8 * a->width; // bits of the register
     if (a->store)
