@@ -151,9 +151,9 @@ static bool translate(struct queue *q) {
 
 // The guest has something for the device in queue INDEX.
 static void notify(uint64_t n, uint32_t index) {
-    struct queue *q = &slots[n].queue[index];
-    if (index >= MAX_QUEUES || !q->ready)
+    if (index >= MAX_QUEUES || !slots[n].queue[index].ready)
         return;
+    struct queue *q = &slots[n].queue[index];
     q->ready = translate(q);
     if (!q->ready)
         printf("hv: virtio slot %lx stops: a wrong descriptor or index\r\n", n);
