@@ -18,7 +18,7 @@ ENTRY    = $(AT)
 
 # No floating point and no vectors, so that those registers are the guest's
 # alone; no loop is turned into a call of memcpy, or memcpy would call itself.
-CFLAGS   = -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-relax \
+CFLAGS   = -I. -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-relax \
            -std=gnu11 -O2 -g -ffreestanding -fno-pic -fno-stack-protector \
            -fno-tree-loop-distribute-patterns -fno-jump-tables -ffunction-sections -fdata-sections \
            -Wall -Wextra -Wno-unused-parameter $(if $(CI),-Werror)
@@ -34,7 +34,7 @@ $(O)/hv.elf: $(objects) hv.ld
 	$(CROSS)objdump -d $@ >$(O)/hv.asm
 	$(CROSS)nm -n $@ >$(O)/hv.sym
 
-$(O)/%.o: % hv.h Makefile | $(O)
+$(O)/%.o: % hv.h csr.h Makefile | $(O)
 	$(CROSS)gcc $(CFLAGS) -c -o $@ $<
 
 # The guest's files are named on the command line, so what they were last time

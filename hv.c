@@ -68,7 +68,7 @@ static unsigned handle_virtual_instruction(struct vcpu *v) {
     if (v->exit.tval == INSTRUCTION_WFI && csr_read(sstatus) & SSTATUS_SPP) {
         if (v->mmode)
             csr_set(sie, SIP_STIP);
-        asm volatile("wfi");
+        wfi();
         return 4;
     }
     // The rest are the H extension's own, which this guest's hart lacks.

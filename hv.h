@@ -20,22 +20,9 @@ typedef uint64_t gva_t; // guest-virtual: what a program in the guest sees
 #define MAX_HARTS 8
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
-// --- CSRs --------------------------------------------------------------------
-// A CSR's name is part of the instruction, hence macros and not functions.
+#include <csr.h> // csr_read() and its like
 
-#define csr_read(csr)                                                          \
-    ({                                                                         \
-        uint64_t value_;                                                       \
-        asm volatile("csrr %0, " #csr : "=r"(value_)::"memory");               \
-        value_;                                                                \
-    })
-#define csr_write(csr, v) csr_op_("csrw", csr, v)
-#define csr_set(csr, v) csr_op_("csrs", csr, v)
-#define csr_clear(csr, v) csr_op_("csrc", csr, v)
-#define csr_op_(op, csr, v)                                                    \
-    asm volatile(op " " #csr ", %0" ::"rK"((uint64_t)(v)) : "memory")
-
-#define fence() asm volatile("fence" ::: "memory")
+// --- Bits of the CSRs --------------------------------------------------------
 
 // scause (Priv. "Supervisor Cause Register", with H)
 #define CAUSE_INTERRUPT (1ul << 63)
@@ -51,15 +38,13 @@ enum { HVIP_VSSIP = 1 << 2, HVIP_VSTIP = 1 << 6, HVIP_VSEIP = 1 << 10 };
 
 // sstatus and vsstatus share one layout
 enum { SSTATUS_SIE = 1 << 1, SSTATUS_SPIE = 1 << 5, SSTATUS_SPP = 1 << 8 };
-enum { SSTATUS_VS = 3 << 9, SSTATUS_FS = 3 << 13 };
-#define SSTATUS_UXL_64 (2ul << 32)
+enum { SSTATUS_VS = 3 << 9, SSTATUS_FS = 3 << 13, SSTATUS_UXL_64 = 2ul << 32 };
 
 enum { HSTATUS_SPV = 1 << 7, HSTATUS_SPVP = 1 << 8, HSTATUS_VTW = 1 << 21 };
 #define HSTATUS_VSXL_64 (2ul << 32)
 
 enum { HENVCFG_CBIE = 3 << 4, HENVCFG_CBCFE = 1 << 6, HENVCFG_CBZE = 1 << 7 };
-#define HENVCFG_ADUE (1ul << 61)
-#define HENVCFG_PBMTE (1ul << 62)
+enum { HENVCFG_ADUE = 1ul << 61, HENVCFG_PBMTE = 1ul << 62 };
 #define HENVCFG_STCE (1ul << 63)
 
 #define HGATP_MODE_SV39X4 (8ul << 60)
@@ -168,8 +153,7 @@ struct start {
 // boot.S, trap.S, guest.S, hv.ld
 _Noreturn void enter_guest(struct vcpu *v);
 long hlvx_hu(gva_t gva), hlv_bu(gva_t gva);
-void boot_secondary(void);
-extern char hv_end[];
+extern char boot_secondary[], hv_end[];
 
 // hv.c
 unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval);

@@ -90,7 +90,7 @@ void init_memory(hpa_t ram_end, uint64_t size) {
 // Turns the second stage of translation on, for this hart.
 void use_guest_ram(void) {
     csr_write(hgatp, HGATP_MODE_SV39X4 | (hpa_t)root / PAGE);
-    asm volatile(".option arch, +h\n hfence.gvma" ::: "memory");
+    hfence_gvma();
 }
 
 // The compiler calls these for assignments of structures, too.

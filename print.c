@@ -45,5 +45,5 @@ _Noreturn void shut_down(void) {
     host_sbi(SBI_EXT_SRST, 0,
              (uint64_t[5]){SBI_SRST_SHUTDOWN, SBI_SRST_SYSTEM_FAILURE});
     for (;;)
-        asm volatile("wfi");
+        wfi();
 }

@@ -1,0 +1,21 @@
+// What only this machine has words for.  hv.h includes it, and everything else
+// in C would run on another: the tests put a csr.h of their own in its place
+// (tests/host).
+//
+// A CSR's name is part of the instruction, hence macros and not functions.
+
+#define csr_read(csr)                                                          \
+    ({                                                                         \
+        uint64_t value_;                                                       \
+        asm volatile("csrr %0, " #csr : "=r"(value_)::"memory");               \
+        value_;                                                                \
+    })
+#define csr_write(csr, v) csr_op_("csrw", csr, v)
+#define csr_set(csr, v) csr_op_("csrs", csr, v)
+#define csr_clear(csr, v) csr_op_("csrc", csr, v)
+#define csr_op_(op, csr, v)                                                    \
+    asm volatile(op " " #csr ", %0" ::"rK"((uint64_t)(v)) : "memory")
+
+#define fence() asm volatile("fence" ::: "memory")
+#define hfence_gvma() asm volatile(".option arch, +h; hfence.gvma" ::: "memory")
+#define wfi() asm volatile("wfi")
