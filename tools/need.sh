@@ -28,6 +28,10 @@ table() {
 	clang-format             clang-format           clang-tools-extra        clang                 clang-format                check
 	cloc                     cloc                   cloc                     cloc                  cloc                        check
 	/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin u-boot-qemu - - - check
+	clang                    clang                  clang                    clang                 llvm                        check
+	llvm-cov                 llvm                   llvm                     llvm                  llvm                        check
+	/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a libclang-rt-dev compiler-rt compiler-rt - check
+	/usr/include/cmocka.h    libcmocka-dev          libcmocka-devel          cmocka                cmocka                      check
 	/usr/lib/python3/dist-packages/pytest  python3-pytest  python3-pytest    python-pytest         pytest                      check
 	/usr/lib/python3/dist-packages/pexpect python3-pexpect python3-pexpect   python-pexpect        pexpect                     check
 	/usr/lib/python3/dist-packages/xdist   python3-pytest-xdist python3-pytest-xdist python-pytest-xdist -                     check

@@ -1,0 +1,29 @@
+// Stands in for ../../csr.h when the hypervisor's files are compiled for the
+// machine that runs the tests: a CSR is a variable here, and what else needs
+// the real hart does nothing, or ends the call.
+#pragma once
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern struct csrs {
+    uint64_t scause, sepc, stval, sie, sip, sstatus, time;
+    uint64_t hedeleg, hideleg, hcounteren, hgatp, hie, hip, hstatus, htimedelta;
+    uint64_t htinst, htval, henvcfg, hvip;
+    uint64_t vsatp, vscause, vsepc, vsie, vsstatus, vstimecmp, vstval, vstvec;
+} csrs;
+
+#define csr_read(csr) (csrs.csr)
+#define csr_write(csr, v) ((void)(csrs.csr = (v)))
+#define csr_set(csr, v) ((void)(csrs.csr |= (uint64_t)(v)))
+#define csr_clear(csr, v) ((void)(csrs.csr &= ~(uint64_t)(v)))
+
+#define fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define hfence_gvma() ((void)0)
+#define wfi() ((void)0)
+
+// The hypervisor has its own functions of these names.
+#define main hv_main
+#define memcpy hv_memcpy
+#define memset hv_memset
+#define printf(...) hv_printf(__VA_ARGS__)

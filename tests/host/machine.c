@@ -1,0 +1,133 @@
+#include "machine.h"
+#include <sanitizer/asan_interface.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+
+struct csrs csrs;
+struct call calls[1024];
+unsigned calls_made;
+struct sbiret answer;
+char said[1024];
+jmp_buf end;
+struct vcpu *entered;
+
+// Multiples of eight bytes, as guest.S has them.
+static const char kernel[] __attribute__((aligned(8))) = "kernel.";
+static const char initrd[] __attribute__((aligned(8))) = "initrd.";
+asm(".section .rodata; .balign 8\n"
+    "host_fdt: .incbin \"host.dtb\"\n .balign 8\n"
+    "guest_fdt: .incbin \"guest.dtb\"\n guest_fdt_end: .balign 8\n"
+    ".globl host_fdt, boot_secondary\n boot_secondary:\n.text");
+extern const char guest_fdt[], guest_fdt_end[];
+const struct guest guest = {
+    .kernel = {GUEST_RAM, kernel, kernel + sizeof kernel},
+    .initrd = {GUEST_RAM + 0x1000, initrd, initrd + sizeof initrd},
+    .dtb = {GUEST_RAM + 0x2000, guest_fdt, guest_fdt_end},
+    .entry = GUEST_RAM + 0x200,
+    .ram_size = GUEST_RAM_SIZE,
+    .harts = 4,
+};
+
+static struct sbiret note(const struct call *call) {
+    calls[calls_made++ % LENGTH(calls)] = *call;
+    return answer;
+}
+struct sbiret (*firmware)(const struct call *call) = note;
+
+struct sbiret host_sbi(uint64_t id, uint64_t function, const uint64_t *a) {
+    struct call call = {id, function, {a[0], a[1], a[2], a[3], a[4]}};
+    return firmware(&call);
+}
+
+void hv_printf(const char *format, ...) {
+    va_list numbers;
+    va_start(numbers, format);
+    size_t used = strlen(said);
+    vsnprintf(said + used, sizeof said - used, format, numbers);
+    va_end(numbers);
+}
+
+_Noreturn void shut_down(void) { longjmp(end, DIED); }
+
+_Noreturn void enter_guest(struct vcpu *v) {
+    entered = v;
+    longjmp(end, ENTERED);
+}
+
+// The guest has no translation of its own here.
+long hlvx_hu(gva_t gva) {
+    uint16_t code;
+    const void *p = guest_ptr(gva, sizeof code);
+    return p ? memcpy(&code, p, sizeof code), code : -1;
+}
+
+long hlv_bu(gva_t gva) {
+    const uint8_t *p = guest_ptr(gva, 1);
+    return p ? *p : -1;
+}
+
+static void map(uint64_t at, uint64_t size) {
+    void *wanted = (void *)at;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    check(mmap(wanted, size, PROT_READ | PROT_WRITE, flags, -1, 0) == wanted);
+}
+
+void make_machine(void) {
+    map(GUEST_VIRTIO, VIRTIO_SLOTS * PAGE);
+    map(HOST_PLIC, PLIC_SIZE);
+    map(HOST_UART, PAGE);
+    map(HOST_RAM, HOST_RAM_SIZE);
+    reset_machine();
+    // Who runs over an end of the guest's RAM shall not get far.
+    char *start = ram(GUEST_RAM);
+    ASAN_POISON_MEMORY_REGION(start - PAGE, PAGE);
+    ASAN_POISON_MEMORY_REGION(start + GUEST_RAM_SIZE, PAGE);
+}
+
+void reset_machine(void) {
+    firmware = note;
+    answer = (struct sbiret){0};
+    calls_made = 0;
+    said[0] = 0;
+    entered = NULL;
+    csrs = (struct csrs){.sstatus = SSTATUS_SPP};
+    memset(vcpus, 0, sizeof vcpus);
+    for (uint64_t hart = 0; hart < MAX_HARTS; hart++)
+        vcpus[hart].hart = hart;
+    host = (struct host){
+        .fdt = host_fdt, .plic = HOST_PLIC, .uart = HOST_UART, .sstc = true};
+    init_memory(HOST_RAM + HOST_RAM_SIZE, GUEST_RAM_SIZE);
+}
+
+void leave(uint64_t cause, uint64_t tval, gpa_t gpa, uint64_t htinst) {
+    csrs.scause = cause;
+    csrs.sepc = GUEST_RAM + PC;
+    csrs.stval = tval;
+    csrs.htval = gpa >> 2;
+    csrs.htinst = htinst;
+    handle_exit(&vcpus[0]);
+}
+
+bool load(unsigned funct3, gpa_t gpa) {
+    leave(CAUSE_LOAD_GUEST_PAGE_FAULT, gpa, gpa, 0x03 | 5 << 7 | funct3 << 12);
+    return csrs.sepc == GUEST_RAM + PC + 4;
+}
+
+bool store(unsigned width, gpa_t gpa, uint64_t value) {
+    unsigned funct3 = __builtin_ctz(width);
+    vcpus[0].regs[5] = value;
+    leave(CAUSE_STORE_GUEST_PAGE_FAULT, gpa, gpa,
+          0x23 | 5 << 20 | funct3 << 12);
+    return csrs.sepc == GUEST_RAM + PC + 4;
+}
+
+void *ram(gpa_t gpa) {
+    void *p = guest_ptr(gpa, 0);
+    check(p);
+    return p;
+}
+
+void failed(const char *file, int line, const char *what) {
+    fprintf(stderr, "%s:%d: not so: %s\n", file, line, what);
+    abort();
+}

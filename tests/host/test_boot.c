@@ -1,0 +1,50 @@
+// From the firmware's hand-over to the guest's entry, and the device trees.
+#include "../../fdt.c"
+#include "unit.h"
+
+static void the_guest_is_entered(void **state) {
+    csrs.henvcfg = 0;
+    assert_int_equal(how_ends(hv_main(1, host_fdt)), ENTERED);
+    assert_ptr_equal(entered, &vcpus[1]);
+    assert_int_equal(entered->regs[10], 1);
+    assert_int_equal(entered->regs[11], guest.dtb.gpa);
+    assert_int_equal(csrs.sepc, guest.entry);
+    assert_true(csrs.hstatus & HSTATUS_SPV);
+    assert_true(csrs.sstatus & SSTATUS_SPP);
+    assert_true(host.sstc);
+    assert_int_equal(host.plic, HOST_PLIC);
+    assert_int_equal(host.uart, HOST_UART);
+    assert_string_equal(ram(GUEST_RAM), "kernel.");
+    assert_string_equal(ram(GUEST_RAM + 0x1000), "initrd.");
+    const uint32_t *fdt = ram(guest.dtb.gpa);
+    assert_string_equal((char *)(find(fdt, NULL, "riscv,isa") + 3),
+                        "rv64imafdc_zicsr_zba_sstc");
+    fdt_prop seed = find(fdt, NULL, "rng-seed");
+    assert_int_equal(be32(seed[3]), 1);
+    assert_int_equal(be32(seed[8]), 6);
+    assert_int_equal(be32(find(fdt, NULL, "timebase-frequency")[3]), 10000000);
+    assert_int_equal(be32(find(fdt, NULL, "riscv,cbom-block-size")[3]), 128);
+    assert_int_equal(be32(find(fdt, NULL, "riscv,cboz-block-size")[3]), 64);
+}
+
+static void a_wrong_hart_ends_it(void **state) {
+    assert_int_equal(how_ends(hv_main(4, host_fdt)), DIED);
+    assert_non_null(strstr(said, "the guest has 4 harts, this is hart 4"));
+}
+
+static void what_is_missing_ends_it(void **state) {
+    assert_int_equal(how_ends(fdt_number(NULL, 0)), DIED);
+    assert_int_equal(how_ends(fdt_value("none")), DIED);
+    assert_null(fdt_find_reg(NULL, "compatible", "none"));
+}
+
+static void extensions_are_found(void **state) {
+    const char *isa = "rv64imac_zicsr_zba";
+    assert_true(isa_has(isa, "m") && isa_has(isa, "c"));
+    assert_false(isa_has(isa, "h") || isa_has(isa, "z") || isa_has(isa, "b"));
+    assert_true(isa_has(isa, "_zicsr") && isa_has(isa, "_zba_zbb"));
+    assert_false(isa_has(isa, "_zb") || isa_has(isa, "_zbab"));
+}
+
+TESTS(test_boot, T(the_guest_is_entered), T(a_wrong_hart_ends_it),
+      T(what_is_missing_ends_it), T(extensions_are_found))

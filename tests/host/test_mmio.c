@@ -1,0 +1,217 @@
+#include "../../mmio.c"
+#include "unit.h"
+
+// As the manual's tables have them; test_decode.py compares with binutils.
+static const struct {
+    uint32_t inst;
+    bool transformed, done, store, sign_extend;
+    uint8_t width, reg, length;
+} instructions[] = {
+    {0x0005a503, 0, 1, 0, 1, 4, 10, 4}, // lw a0, 0(a1)
+    {0x0005c503, 0, 1, 0, 0, 1, 10, 4}, // lbu a0, 0(a1)
+    {0x0005f503, 0, 0, 0, 0, 8, 10, 4}, // ldu: there is none
+    {0x00a5b023, 0, 1, 1, 0, 8, 10, 4}, // sd a0, 0(a1)
+    {0x00a5c023, 0, 0, 1, 0, 1, 10, 4}, // sq of RV128
+    {0x0005a507, 0, 0, 0, 0, 4, 0, 4},  // flw
+    {0x00a5a027, 0, 0, 0, 0, 4, 0, 4},  // fsw
+    {0x00b5252f, 0, 0, 1, 0, 4, 0, 4},  // amoadd.w
+    {0x1005252f, 0, 0, 0, 0, 4, 0, 4},  // lr.w
+    {0x18b5252f, 0, 0, 1, 0, 4, 0, 4},  // sc.w
+    {0x00000513, 0, 0, 0, 0, 1, 0, 4},  // addi
+    {0x4188, 0, 1, 0, 1, 4, 10, 2},     // c.lw a0, 0(a1)
+    {0x6188, 0, 1, 0, 0, 8, 10, 2},     // c.ld
+    {0xc188, 0, 1, 1, 1, 4, 10, 2},     // c.sw
+    {0xe188, 0, 1, 1, 0, 8, 10, 2},     // c.sd
+    {0x4582, 0, 1, 0, 1, 4, 11, 2},     // c.lwsp a1
+    {0xe02e, 0, 1, 1, 0, 8, 11, 2},     // c.sdsp a1
+    {0x2188, 0, 0, 0, 0, 8, 10, 2},     // c.fld
+    {0x4501, 0, 0, 0, 0, 4, 10, 2},     // c.li, quadrant 1
+    {0x81a8, 0, 1, 0, 0, 1, 10, 2},     // c.lbu a0
+    {0x85a8, 0, 1, 0, 0, 2, 10, 2},     // c.lhu
+    {0x85e8, 0, 1, 0, 1, 2, 10, 2},     // c.lh
+    {0x89a8, 0, 1, 1, 0, 1, 10, 2},     // c.sb
+    {0x8da8, 0, 1, 1, 0, 2, 10, 2},     // c.sh
+    {0x8de8, 0, 0, 1, 0, 2, 10, 2},     // not there
+    {0x91a8, 0, 0, 0, 0, 1, 10, 2},     // not there
+    {0x00002503, 1, 1, 0, 1, 4, 10, 4}, // lw a0, transformed
+    {0x00002501, 1, 1, 0, 1, 4, 10, 2}, // the same, of a c.lw
+    {0x00a03021, 1, 1, 1, 0, 8, 10, 2}, // c.sd
+};
+
+static void instructions_are_decoded(void **state) {
+    for (unsigned i = 0; i < LENGTH(instructions); i++) {
+        struct access a = {0};
+        assert_int_equal(
+            decode(instructions[i].inst, instructions[i].transformed, &a),
+            instructions[i].done);
+        assert_int_equal(a.length, instructions[i].length);
+        assert_int_equal(a.store, instructions[i].store);
+        if (!instructions[i].done)
+            continue;
+        assert_int_equal(a.width, instructions[i].width);
+        assert_int_equal(a.reg, instructions[i].reg);
+        assert_int_equal(a.sign_extend && !a.store,
+                         instructions[i].sign_extend && !a.store);
+    }
+}
+
+enum { CLINT_MTIME = 0xbff8 };
+#define UART_BYTE (*(volatile uint8_t *)(HOST_UART + 3))
+#define PRIORITY (*(volatile uint32_t *)(HOST_PLIC + 40))
+// A register that is read by an exit: hart 0's threshold.
+#define THRESHOLD_AT 0x201000ul
+#define THRESHOLD (*(volatile uint32_t *)(HOST_PLIC + THRESHOLD_AT))
+
+static void a_load_fills_the_register(void **state) {
+    THRESHOLD = 0x80000001;
+    assert_true(load(LW, GUEST_PLIC + THRESHOLD_AT));
+    assert_int_equal(vcpus[0].regs[5], 0xffffffff80000001);
+    assert_true(load(LWU, GUEST_PLIC + THRESHOLD_AT));
+    assert_int_equal(vcpus[0].regs[5], 0x80000001);
+    vcpus[0].mmode = (void *)1; // the hart has a CLINT
+    csrs.time = 0xfedcba9876543210;
+    struct access a = {.width = 8, .reg = 5};
+    assert_true(access_device(&vcpus[0], &a, GUEST_CLINT + CLINT_MTIME));
+    assert_int_equal(vcpus[0].regs[5], csrs.time);
+    vcpus[0].mmode = NULL;
+}
+
+static void x0_stays_0(void **state) {
+    THRESHOLD = 7;
+    leave(CAUSE_LOAD_GUEST_PAGE_FAULT, 0, GUEST_PLIC + THRESHOLD_AT, 0x2003);
+    assert_int_equal(csrs.sepc, GUEST_RAM + PC + 4);
+    assert_int_equal(vcpus[0].regs[0], 0);
+}
+
+static void a_store_is_cut_to_its_width(void **state) {
+    assert_true(store(1, GUEST_UART + 3, 0x1122334455667788));
+    assert_int_equal(UART_BYTE, 0x88);
+    assert_int_equal(*(volatile uint8_t *)(HOST_UART + 4), 0);
+    assert_true(store(4, GUEST_PLIC + 40, 0x1122334455667788));
+    assert_int_equal(PRIORITY, 0x55667788);
+    struct access a = {.store = true, .width = 4, .reg = 5};
+    assert_true(access_device(&vcpus[0], &a, GUEST_PLIC + 40));
+    assert_int_equal(a.value, 0x55667788);
+}
+
+// The exception, its tval and its pc.
+static void faults(uint64_t cause, uint64_t tval) {
+    assert_int_equal(csrs.vscause, cause);
+    assert_int_equal(csrs.vstval, tval);
+    assert_int_equal(csrs.vsepc, GUEST_RAM + PC);
+    assert_int_equal(csrs.sepc, csrs.vstvec & -4);
+}
+
+static void what_no_device_takes_faults(void **state) {
+    csrs.vstvec = 0x1235;
+    static const struct {
+        gpa_t gpa;
+        unsigned width;
+    } wrong[] = {
+        {0, 4},
+        {GUEST_PLIC - 4, 4},
+        {GUEST_PLIC + PLIC_SIZE, 4},
+        {GUEST_PLIC, 1},
+        {GUEST_PLIC, 2},
+        {GUEST_PLIC, 8},
+        {GUEST_PLIC + 2, 4},
+        {GUEST_UART - 1, 1},
+        {GUEST_UART + 8, 1},
+        {GUEST_UART, 2},
+        {GUEST_VIRTIO - 4, 4},
+        {GUEST_VIRTIO + VIRTIO_SLOTS * PAGE, 4},
+        {GUEST_VIRTIO + 0x101, 2},
+        {GUEST_CLINT + 0x4000, 4},
+        {GUEST_CLINT + 0x4000, 8}, // no kernel that began in M-mode
+        {GUEST_CLINT + 0x10000, 8},
+        {GUEST_RAM + GUEST_RAM_SIZE, 8},
+        {-8, 8},
+    };
+    for (unsigned i = 0; i < LENGTH(wrong); i++) {
+        gpa_t gpa = wrong[i].gpa & ~(3ul << 62); // htval has no more
+        assert_false(store(wrong[i].width, gpa, 1));
+        faults(CAUSE_STORE_ACCESS, gpa);
+        assert_false(load(__builtin_ctz(wrong[i].width), gpa));
+        faults(CAUSE_LOAD_ACCESS, gpa);
+    }
+    assert_false(load(LBU, GUEST_UART)); // mapped: it never comes here
+}
+
+static void set_code(const char *bytes, unsigned n, unsigned offset) {
+    memcpy((char *)ram(GUEST_RAM) + offset, bytes, n);
+}
+
+static void without_htinst_the_code_is_read(void **state) {
+    THRESHOLD = 3;
+    gpa_t gpa = GUEST_PLIC + THRESHOLD_AT;
+    set_code("\x03\xa5\x05\x00", 4, PC); // lw a0, 0(a1)
+    leave(CAUSE_LOAD_GUEST_PAGE_FAULT, gpa, gpa, 0);
+    assert_int_equal(vcpus[0].regs[10], 3);
+    assert_int_equal(csrs.sepc, GUEST_RAM + PC + 4);
+    set_code("\x88\xc1\xff\xff", 4, PC); // c.sw a0, 0(a1)
+    vcpus[0].regs[10] = 4;
+    leave(CAUSE_STORE_GUEST_PAGE_FAULT, gpa, gpa, 0);
+    assert_int_equal(THRESHOLD, 4);
+    assert_int_equal(csrs.sepc, GUEST_RAM + PC + 2);
+}
+
+// The pc stays where it is: the guest's own fetch brings the right fault.
+static void code_that_is_gone_is_fetched_again(void **state) {
+    gpa_t gpa = GUEST_PLIC, behind = GUEST_RAM + GUEST_RAM_SIZE;
+    csrs.htval = gpa >> 2;
+    csrs.scause = CAUSE_LOAD_GUEST_PAGE_FAULT;
+    csrs.vscause = 99;
+    csrs.sepc = behind;
+    handle_exit(&vcpus[0]);
+    assert_int_equal(csrs.sepc, behind);
+    set_code("\x03\xa5", 2, GUEST_RAM_SIZE - 2); // one half of lw
+    csrs.sepc = behind - 2;
+    handle_exit(&vcpus[0]);
+    assert_int_equal(csrs.sepc, behind - 2);
+    assert_int_equal(csrs.vscause, 99);
+}
+
+static void a_fetch_faults_as_one(void **state) {
+    leave(CAUSE_FETCH_GUEST_PAGE_FAULT, 0x123, GUEST_UART, 0);
+    faults(CAUSE_FETCH_ACCESS, 0x123);
+}
+
+// htinst 0x3000: the guest's page tables are not in RAM.  The code tells what
+// was asked for; can't it be read, the fetch itself was it.
+static void a_walk_outside_ram_faults(void **state) {
+    set_code("\x23\xa0\xa5\x00", 4, PC); // sw a0, 0(a1)
+    leave(CAUSE_LOAD_GUEST_PAGE_FAULT, 0x123, GUEST_UART, 0x3000);
+    faults(CAUSE_STORE_ACCESS, 0x123);
+    set_code("\x03\xa5\x05\x00", 4, PC); // lw a0, 0(a1)
+    leave(CAUSE_LOAD_GUEST_PAGE_FAULT, 0x123, GUEST_PLIC, 0x3000);
+    faults(CAUSE_LOAD_ACCESS, 0x123);
+    csrs.sepc = 0x1000;
+    csrs.scause = CAUSE_LOAD_GUEST_PAGE_FAULT;
+    csrs.htinst = 0x3000;
+    handle_exit(&vcpus[0]);
+    assert_int_equal(csrs.vscause, CAUSE_FETCH_ACCESS);
+}
+
+// QEMU 7.2 calls it a load.
+static void an_amo_faults_as_a_store(void **state) {
+    set_code("\x2f\x25\xb5\x00", 4, PC); // amoadd.w
+    leave(CAUSE_LOAD_GUEST_PAGE_FAULT, 0x123, GUEST_PLIC, 0);
+    faults(CAUSE_STORE_ACCESS, 0x123);
+}
+
+// Of what the decoder doesn't know, the hart tells which it was.
+static void other_instructions_fault(void **state) {
+    set_code("\x07\xa5\x05\x00", 4, PC); // flw
+    leave(CAUSE_LOAD_GUEST_PAGE_FAULT, 0x123, GUEST_PLIC, 0);
+    faults(CAUSE_LOAD_ACCESS, 0x123);
+    set_code("\x27\xa0\xa5\x00", 4, PC); // fsw
+    leave(CAUSE_STORE_GUEST_PAGE_FAULT, 0x123, GUEST_PLIC, 0);
+    faults(CAUSE_STORE_ACCESS, 0x123);
+}
+
+TESTS(test_mmio, T(instructions_are_decoded), T(a_load_fills_the_register),
+      T(x0_stays_0), T(a_store_is_cut_to_its_width),
+      T(what_no_device_takes_faults), T(without_htinst_the_code_is_read),
+      T(code_that_is_gone_is_fetched_again), T(a_fetch_faults_as_one),
+      T(a_walk_outside_ram_faults), T(an_amo_faults_as_a_store),
+      T(other_instructions_fault))

@@ -1,0 +1,236 @@
+#include "../../sbi.c"
+#include "unit.h"
+
+// The guest's ecall; its pc moves on.
+static struct sbiret sbi(uint64_t id, uint64_t function, uint64_t a0,
+                         uint64_t a1, uint64_t a2) {
+    uint64_t *a = &vcpus[0].regs[10];
+    a[0] = a0, a[1] = a1, a[2] = a2, a[6] = function, a[7] = id;
+    calls_made = 0;
+    leave(CAUSE_VIRTUAL_SUPERVISOR_ECALL, 0, 0, 0);
+    assert_int_equal(csrs.sepc, GUEST_RAM + PC + 4);
+    return (struct sbiret){a[0], a[1]};
+}
+
+// The firmware was asked this one thing.
+static void asked(uint64_t id, uint64_t function, uint64_t a0, uint64_t a1) {
+    assert_int_equal(calls_made, 1);
+    assert_int_equal(calls[0].id, id);
+    assert_int_equal(calls[0].function, function);
+    assert_int_equal(calls[0].a[0], a0);
+    assert_int_equal(calls[0].a[1], a1);
+}
+
+static void fails(struct sbiret ret, long error) {
+    assert_int_equal(ret.error, error);
+    assert_int_equal(ret.value, 0);
+    assert_int_equal(calls_made, 0);
+}
+
+static void what_is_not_there_is_not_supported(void **state) {
+    static const uint64_t wrong[][2] = {
+        {9, 0},
+        {15, 0},
+        {0x11, 0},
+        {0x48534e, 0},
+        {-1, 0},
+        {1ul << 32, 0}, // and not legacy set_timer
+        {SBI_EXT_BASE, 7},
+        {SBI_EXT_BASE, -1},
+        {SBI_EXT_TIME, 1},
+        {SBI_EXT_IPI, 1},
+        {SBI_EXT_RFENCE, 3},
+        {SBI_EXT_RFENCE, 4},
+        {SBI_EXT_HSM, 4},
+        {SBI_EXT_SRST, 1},
+        {SBI_EXT_DBCN, 3},
+        {SBI_EXT_DBCN, 1ul << 32},
+        {0x0a000000, 0}, // firmware specific
+    };
+    for (unsigned i = 0; i < LENGTH(wrong); i++)
+        fails(sbi(wrong[i][0], wrong[i][1], 1, 2, 3), SBI_ERR_NOT_SUPPORTED);
+}
+
+static void base_says_who_we_are(void **state) {
+    assert_int_equal(sbi(SBI_EXT_BASE, 0, 0, 0, 0).value, 2 << 24);
+    assert_int_equal(sbi(SBI_EXT_BASE, 1, 0, 0, 0).value, SBI_IMPL_ID);
+    assert_int_equal(sbi(SBI_EXT_BASE, 2, 0, 0, 0).value, SBI_IMPL_VERSION);
+    static const struct {
+        uint64_t id;
+        bool there;
+    } probes[] = {{0, 1},           {8, 1},        {9, 0}, {SBI_EXT_DBCN, 1},
+                  {SBI_EXT_HSM, 1}, {0x504d55, 0}, {-1, 0}};
+    for (unsigned i = 0; i < LENGTH(probes); i++) {
+        struct sbiret ret = sbi(SBI_EXT_BASE, 3, probes[i].id, 0, 0);
+        assert_int_equal(ret.value, probes[i].there);
+    }
+    answer.value = 77;
+    assert_int_equal(sbi(SBI_EXT_BASE, 4, 1, 2, 3).value, 77);
+    asked(SBI_EXT_BASE, 4, 1, 2);
+}
+
+static void the_timer(void **state) {
+    sbi(SBI_EXT_TIME, 0, 1234, 0, 0);
+    assert_int_equal(csrs.vstimecmp, 1234);
+    assert_int_equal(calls_made, 0);
+    host.sstc = false;
+    csrs.hvip = HVIP_VSTIP;
+    sbi(SBI_EXT_TIME, 0, 5678, 0, 0);
+    assert_int_equal(csrs.hvip, 0);
+    assert_true(csrs.sie & SIP_STIP);
+    asked(SBI_EXT_TIME, 0, 5678, 0);
+    assert_int_equal(sbi(SBI_LEGACY_SET_TIMER, 9, 99, 4, 0).value, 4); // a1
+    asked(SBI_EXT_TIME, 0, 99, 4);
+}
+
+static void masks_name_harts_that_there_are(void **state) {
+    sbi(SBI_EXT_IPI, 0, 0xf, 0, 0);
+    asked(SBI_EXT_IPI, 0, 0xf, 0);
+    sbi(SBI_EXT_IPI, 0, 1, 3, 0);
+    asked(SBI_EXT_IPI, 0, 1, 3);
+    sbi(SBI_EXT_IPI, 0, 0, 99, 0); // nobody
+    asked(SBI_EXT_IPI, 0, 0, 99);
+    sbi(SBI_EXT_IPI, 0, 99, -1, 0); // everybody
+    asked(SBI_EXT_IPI, 0, 99, -1);
+    fails(sbi(SBI_EXT_IPI, 0, 0x10, 0, 0), SBI_ERR_INVALID_PARAM);
+    fails(sbi(SBI_EXT_IPI, 0, 2, 3, 0), SBI_ERR_INVALID_PARAM);
+    fails(sbi(SBI_EXT_IPI, 0, 1, 4, 0), SBI_ERR_INVALID_PARAM);
+    fails(sbi(SBI_EXT_IPI, 0, 1, 64, 0), SBI_ERR_INVALID_PARAM);
+    fails(sbi(SBI_EXT_IPI, 0, 1, -2, 0), SBI_ERR_INVALID_PARAM);
+    fails(sbi(SBI_EXT_IPI, 0, 1ul << 63, 0, 0), SBI_ERR_INVALID_PARAM);
+    sbi(SBI_EXT_RFENCE, 0, 3, 0, 0);
+    asked(SBI_EXT_RFENCE, SBI_REMOTE_FENCE_I, 3, 0);
+    sbi(SBI_EXT_RFENCE, 1, 3, 0, 0);
+    asked(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_VVMA, 3, 0);
+    sbi(SBI_EXT_RFENCE, 2, 3, 0, 0);
+    asked(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_VVMA_ASID, 3, 0);
+}
+
+static void harts_start_in_ram(void **state) {
+    const gpa_t pc = GUEST_RAM + 0x100;
+    answer.value = HART_STOPPED;
+    sbi(SBI_EXT_HSM, HART_START, 2, pc, 77);
+    assert_int_equal(calls_made, 2);
+    assert_int_equal(calls[1].function, HART_START);
+    assert_int_equal(calls[1].a[0], 2);
+    assert_int_equal(calls[1].a[1], (hpa_t)boot_secondary);
+    const struct start *start = (const struct start *)calls[1].a[2];
+    assert_int_equal(start->pc, pc);
+    assert_int_equal(start->opaque, 77);
+    answer.value = 0; // it runs: what it may be about to read is left alone
+    sbi(SBI_EXT_HSM, HART_START, 2, pc + 4, 78);
+    assert_int_equal(start->pc, pc);
+    fails(sbi(SBI_EXT_HSM, HART_START, 4, pc, 0), SBI_ERR_INVALID_PARAM);
+    fails(sbi(SBI_EXT_HSM, HART_START, -1, pc, 0), SBI_ERR_INVALID_PARAM);
+    fails(sbi(SBI_EXT_HSM, HART_START, 1, 0, 0), SBI_ERR_INVALID_ADDRESS);
+    fails(sbi(SBI_EXT_HSM, HART_START, 1, GUEST_RAM + GUEST_RAM_SIZE - 2, 0),
+          SBI_ERR_INVALID_ADDRESS);
+    fails(sbi(SBI_EXT_HSM, HART_GET_STATUS, 4, 0, 0), SBI_ERR_INVALID_PARAM);
+    sbi(SBI_EXT_HSM, HART_GET_STATUS, 3, 0, 0);
+    asked(SBI_EXT_HSM, HART_GET_STATUS, 3, 0);
+    sbi(SBI_EXT_HSM, HART_STOP, 9, 0, 0);
+    asked(SBI_EXT_HSM, HART_STOP, 9, 0);
+}
+
+static void suspended_harts_come_back(void **state) {
+    const gpa_t pc = GUEST_RAM + 0x100;
+    sbi(SBI_EXT_HSM, HART_SUSPEND, 0, 1, 2);
+    asked(SBI_EXT_HSM, HART_SUSPEND, 0, 0);
+    uint64_t *a = &vcpus[0].regs[10], non_retentive = 0x80000000;
+    a[0] = non_retentive, a[1] = pc, a[2] = 77, a[6] = HART_SUSPEND;
+    a[7] = SBI_EXT_HSM;
+    calls_made = 0;
+    assert_int_equal(how_ends(leave(CAUSE_VIRTUAL_SUPERVISOR_ECALL, 0, 0, 0)),
+                     ENTERED);
+    assert_int_equal(csrs.sepc, pc);
+    assert_int_equal(a[0], 0); // the hart's number
+    assert_int_equal(a[1], 77);
+    asked(SBI_EXT_HSM, HART_SUSPEND, 0, 0);
+    fails(sbi(SBI_EXT_HSM, HART_SUSPEND, 1, pc, 0), SBI_ERR_INVALID_PARAM);
+    fails(sbi(SBI_EXT_HSM, HART_SUSPEND, non_retentive, 4, 0),
+          SBI_ERR_INVALID_ADDRESS);
+}
+
+static void resets(void **state) {
+    for (uint64_t type = 0; type < 3; type++) {
+        sbi(SBI_EXT_SRST, 0, type | 1ul << 32, 1, 0);
+        asked(SBI_EXT_SRST, 0, type, 1);
+    }
+    fails(sbi(SBI_EXT_SRST, 0, 3, 0, 0), SBI_ERR_INVALID_PARAM);
+    fails(sbi(SBI_EXT_SRST, 0, -1, 0, 0), SBI_ERR_INVALID_PARAM);
+    fails(sbi(SBI_EXT_SRST, 0, 0, 2, 0), SBI_ERR_INVALID_PARAM);
+}
+
+static struct sbiret no_key(const struct call *call) {
+    calls_made++;
+    return (struct sbiret){.error =
+                               calls_made > 3 ? -1 : 'a' + (int)calls_made};
+}
+
+static void the_console_reads_and_writes_ram(void **state) {
+    const gpa_t last = GUEST_RAM + GUEST_RAM_SIZE - 5;
+    char *text = ram(last);
+    memcpy(text, "text!", 5);
+    assert_int_equal(sbi(SBI_EXT_DBCN, CONSOLE_WRITE, 5, last, 0).value, 5);
+    assert_int_equal(calls_made, 5);
+    for (unsigned i = 0; i < 5; i++) {
+        assert_int_equal(calls[i].id, SBI_LEGACY_PUTCHAR);
+        assert_int_equal(calls[i].a[0], text[i]);
+    }
+    sbi(SBI_EXT_DBCN, CONSOLE_WRITE, 1000, GUEST_RAM, 0);
+    assert_int_equal(calls_made, CONSOLE_MOST);
+    assert_int_equal(sbi(SBI_EXT_DBCN, CONSOLE_WRITE_BYTE, 0x141, 7, 7).value,
+                     0);
+    asked(SBI_LEGACY_PUTCHAR, 0, 0x41, 0);
+    for (unsigned write = 0; write < 2; write++) {
+        unsigned f = write ? CONSOLE_WRITE : CONSOLE_READ;
+        fails(sbi(SBI_EXT_DBCN, f, 6, last, 0), SBI_ERR_INVALID_PARAM);
+        fails(sbi(SBI_EXT_DBCN, f, 5, last, 1), SBI_ERR_INVALID_PARAM);
+        fails(sbi(SBI_EXT_DBCN, f, -1, last, 0), SBI_ERR_INVALID_PARAM);
+        fails(sbi(SBI_EXT_DBCN, f, 1, HOST_RAM, 0), SBI_ERR_INVALID_PARAM);
+        fails(sbi(SBI_EXT_DBCN, f, 0, last, 0), 0);
+    }
+    firmware = no_key;
+    assert_int_equal(sbi(SBI_EXT_DBCN, CONSOLE_READ, 5, last, 0).value, 3);
+    assert_memory_equal(text, "bcdt!", 5);
+}
+
+static void the_old_calls(void **state) {
+    uint8_t *mask = ram(GUEST_RAM);
+    *mask = 0xf5;
+    sbi(SBI_LEGACY_SEND_IPI, 9, GUEST_RAM, 0, 0);
+    asked(SBI_EXT_IPI, 0, 5, 0);
+    sbi(SBI_LEGACY_SEND_IPI, 0, 0, 0, 0);
+    asked(SBI_EXT_IPI, 0, 0xf, 0);
+    sbi(5, 0, GUEST_RAM, 0, 0);
+    asked(SBI_EXT_RFENCE, SBI_REMOTE_FENCE_I, 5, 0);
+    sbi(6, 0, GUEST_RAM, 11, 22);
+    asked(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_VVMA, 5, 0);
+    assert_int_equal(calls[0].a[2], 11);
+    assert_int_equal(calls[0].a[3], 22);
+    sbi(7, 0, 0, 0, 0);
+    asked(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_VVMA_ASID, 0xf, 0);
+    csrs.hvip = HVIP_VSSIP;
+    assert_int_equal(sbi(SBI_LEGACY_CLEAR_IPI, 0, 0, 0, 0).error, 1);
+    assert_int_equal(sbi(SBI_LEGACY_CLEAR_IPI, 0, 0, 0, 0).error, 0);
+    sbi(SBI_LEGACY_PUTCHAR, 0, 'x', 0, 0);
+    asked(SBI_LEGACY_PUTCHAR, 0, 'x', 0);
+    sbi(SBI_LEGACY_SHUTDOWN, 0, 0, 0, 0);
+    asked(SBI_LEGACY_SHUTDOWN, 0, 0, 0);
+    // A mask that can't be read: as if the guest itself had tried.
+    vcpus[0].regs[10] = 0x10;
+    vcpus[0].regs[17] = SBI_LEGACY_SEND_IPI;
+    calls_made = 0;
+    csrs.vstvec = 0x8000;
+    leave(CAUSE_VIRTUAL_SUPERVISOR_ECALL, 0, 0, 0);
+    assert_int_equal(calls_made, 0);
+    assert_int_equal(csrs.sepc, 0x8000);
+    assert_int_equal(csrs.vscause, CAUSE_LOAD_PAGE);
+    assert_int_equal(csrs.vstval, 0x10);
+    assert_int_equal(vcpus[0].regs[10], 0x10);
+}
+
+TESTS(test_sbi, T(what_is_not_there_is_not_supported), T(base_says_who_we_are),
+      T(the_timer), T(masks_name_harts_that_there_are), T(harts_start_in_ram),
+      T(suspended_harts_come_back), T(resets),
+      T(the_console_reads_and_writes_ram), T(the_old_calls))

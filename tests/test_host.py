@@ -1,0 +1,55 @@
+"""The hypervisor's files on this machine, unchanged, in a fake one (tests/host):
+unit tests with the sanitizers, how much of the code they run, and fuzzers.
+"""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from conftest import ROOT
+
+HOST = ROOT / "tests/host"
+# Those that deal with what a guest says.
+FILES = ["mem", "mmio", "plic", "sbi", "uart", "virtio"]
+BRANCHES = 95  # per cent
+
+
+def run(command, **options):
+    result = subprocess.run(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        **options,
+    )
+    assert result.returncode == 0, result.stdout[-8000:]
+    return result.stdout
+
+
+def build(program, out):
+    run(["make", "-C", HOST, f"O={out}", out / program])
+    return out / program
+
+
+def test_unit(tmp_path, report):
+    """cmocka's tests pass, and take nearly every branch both ways."""
+    unit = build("unit", tmp_path)
+    raw, data = tmp_path / "raw", tmp_path / "data"
+    output = run([unit], env=dict(os.environ, LLVM_PROFILE_FILE=str(raw)))
+    passed = output.count("[       OK ]")
+    assert passed > 0
+    run(["llvm-profdata", "merge", "-o", data, raw])
+    command = ["llvm-cov", "export", "-summary-only", "-instr-profile", data, unit]
+    files = json.loads(run(command))["data"][0]["files"]
+    files = {os.path.realpath(HOST / f["filename"]): f["summary"] for f in files}
+    report(f"{passed:7} unit tests on the host; branches that they take:")
+    for name in FILES:
+        branches = files[str(ROOT / f"{name}.c")]["branches"]
+        report(
+            f"{branches['percent']:7.1f} % of {name}.c: "
+            f"{branches['covered']} of {branches['count']}"
+        )
+        assert branches["percent"] > BRANCHES, name
