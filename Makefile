@@ -26,7 +26,7 @@ CFLAGS   = -I. -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-re
 sources := $(wildcard *.c *.S)
 objects := $(sources:%=$(O)/%.o)
 
-.PHONY: all check check-debian13 readme FORCE
+.PHONY: all check check-debian13 fuzz-host readme FORCE
 all: $(O)/hv.elf
 
 $(O)/hv.elf: $(objects) hv.ld
@@ -72,6 +72,11 @@ check:
 # The same on a fresh Debian 13, in a folder; needs root.
 check-debian13:
 	@tools/debian13.sh
+
+# The fuzzers of the hypervisor's files on this machine, for SECONDS each.
+fuzz-host:
+	FUZZ_SECONDS=$(or $(SECONDS),60) /usr/bin/python3 -B -m pytest -q -p no:cacheprovider \
+	  tests/test_host.py -k fuzz
 
 # Puts what the last `make check` tested into the README.
 readme:

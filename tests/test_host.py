@@ -4,6 +4,7 @@ unit tests with the sanitizers, how much of the code they run, and fuzzers.
 
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -53,3 +54,24 @@ def test_unit(tmp_path, report):
             f"{branches['covered']} of {branches['count']}"
         )
         assert branches["percent"] > BRANCHES, name
+
+
+@pytest.mark.parametrize("name", ["mmio", "sbi"])
+def test_fuzz(name, tmp_path, report):
+    """libFuzzer finds nothing in FUZZ_SECONDS, from the inputs that we keep on.
+
+    When it does, its output has the input in Base64; SEED finds it again.
+    """
+    fuzzer = build(f"fuzz_{name}", tmp_path)
+    new = tmp_path / "new"
+    new.mkdir()
+    output = run(
+        [fuzzer, f"-max_total_time={os.environ.get('FUZZ_SECONDS', 60)}"]
+        + [f"-seed={os.environ['SEED']}", "-timeout=10", "-print_final_stats=1"]
+        + [f"-artifact_prefix={tmp_path}/", new, HOST / "corpus" / name],
+    )
+    runs = int(re.search(r"stat::number_of_executed_units: (\d+)", output)[1])
+    rate = int(re.search(r"stat::average_exec_per_sec: +(\d+)", output)[1])
+    covered = re.findall(r"cov: (\d+)", output)[-1]
+    report(f"{runs:7} runs of fuzz_{name}, {rate} a second, {covered} edges")
+    assert runs > len(list((HOST / "corpus" / name).iterdir()))

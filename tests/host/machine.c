@@ -84,7 +84,7 @@ void make_machine(void) {
     ASAN_POISON_MEMORY_REGION(start + GUEST_RAM_SIZE, PAGE);
 }
 
-void reset_machine(void) {
+void reset_harts(void) {
     firmware = note;
     answer = (struct sbiret){0};
     calls_made = 0;
@@ -94,6 +94,10 @@ void reset_machine(void) {
     memset(vcpus, 0, sizeof vcpus);
     for (uint64_t hart = 0; hart < MAX_HARTS; hart++)
         vcpus[hart].hart = hart;
+}
+
+void reset_machine(void) {
+    reset_harts();
     host = (struct host){
         .fdt = host_fdt, .plic = HOST_PLIC, .uart = HOST_UART, .sstc = true};
     init_memory(HOST_RAM + HOST_RAM_SIZE, GUEST_RAM_SIZE);

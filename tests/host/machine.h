@@ -45,6 +45,7 @@ extern struct vcpu *entered; // the last one
 void make_machine(void);
 // Memory, CSRs and vcpus as they are when a guest begins to run.
 void reset_machine(void);
+void reset_harts(void); // no memory: that takes its time
 
 // The guest's hart 0 leaves for CAUSE; its pc is PC.
 enum { PC = GUEST_RAM_SIZE / 2 };
