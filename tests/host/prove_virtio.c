@@ -1,0 +1,158 @@
+// CBMC: the relay's walk through a guest's rings of SIZE entries.  Any read of
+// volatile memory gives any value (goto-instrument --nondet-volatile), so the
+// guest may change its rings at any moment, and what the device may find in
+// ours is claimed at each fence, too.
+//
+// Each step begins with any table that the claims allow, so what holds for one
+// new entry in the ring (AT_MOST 1) holds for the second behind it as well.
+#include "prove.h"
+#include <csr.h>
+#undef fence
+#define fence()                                                                \
+    (look(), assume((uint16_t)(idx - q->translated) <= at_most ||              \
+                    (uint16_t)(idx - q->translated) > q->num))
+static void look(void);
+static unsigned at_most = AT_MOST; // so many new entries in the ring
+#include "virtio.c"                // with smaller queues, see test_proofs.py
+
+enum { NUM = 8 };
+#define RAM_AT 0x140000000ul
+static const uint64_t ram_size = 1ul << 30;
+
+static bool in_ram(uint64_t hpa, uint64_t size) {
+    return hpa >= RAM_AT && size <= ram_size && hpa - RAM_AT <= ram_size - size;
+}
+
+// As prove_mem.c has it.
+void *guest_ptr(gpa_t gpa, uint64_t size) {
+    uint64_t hpa = gpa - GUEST_RAM + RAM_AT;
+    return gpa >= GUEST_RAM && in_ram(hpa, size) ? (void *)hpa : NULL;
+}
+
+struct sbiret host_sbi(uint64_t id, uint64_t function, const uint64_t *a) {
+    return (struct sbiret){any32(), any32()};
+}
+void hv_printf(const char *format, ...) {}
+void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm) {
+    claim(gpa >= GUEST_VIRTIO && size == PAGE &&
+              gpa - GUEST_VIRTIO < VIRTIO_SLOTS * PAGE,
+          "no page but a slot's is mapped");
+}
+
+static struct ours ours;
+void *alloc(uint64_t size, uint64_t align) { return &ours; }
+void *hv_memset(void *to, int c, size_t n) {
+    claim(to == &ours && n == sizeof ours, "only our rings are cleared");
+    ours = (struct ours){0};
+    return to;
+}
+
+static uint32_t registers[CONFIG_END / 4];
+static struct desc guests[NUM];
+static uint16_t guests_avail[RING + NUM + 1], guests_used[RING + 4 * NUM + 1];
+static struct queue *const queue = &slots[0].queue[0];
+
+// Our table holds nothing but addresses in RAM, or nothing.
+static void look(void) {
+    uint32_t i = any32();
+    assume(i < NUM);
+    struct desc d = ours.desc[i];
+    claim(in_ram(d.addr, d.len) || (!d.addr && !d.len),
+          "what the device may read is in RAM");
+    claim(!(d.flags & ~(DESC_F_NEXT | DESC_F_WRITE)), "no indirect tables");
+}
+
+// Any state that the queue can be in while it is ready.
+static void begin(void) {
+    slots[0].host = registers;
+    for (unsigned i = 0; i < NUM; i++) {
+        struct desc d = {any64(), any32(), any16(), any16()};
+        assume(in_ram(d.addr, d.len) || (!d.addr && !d.len));
+        assume(!(d.flags & ~(DESC_F_NEXT | DESC_F_WRITE)));
+        ours.desc[i] = d;
+    }
+    queue->num = SIZE;
+    queue->desc = guests;
+    queue->avail = guests_avail;
+    queue->used = guests_used;
+    queue->ours = &ours;
+    queue->ready = true;
+    queue->translated = any16();
+}
+
+void prove(void) {
+    begin();
+    uint16_t before = queue->translated, last = before - 1;
+    bool good = translate(queue);
+    look();
+    uint16_t more = queue->translated - before;
+    claim(more <= queue->num, "no more than the ring holds");
+    // What the ring that the device sees has in its new entries.
+    const uint16_t *avail = (const uint16_t *)ours.avail;
+    uint32_t i = any32();
+    assume(i < more);
+    claim(avail[RING + (uint16_t)(before + i) % queue->num] < queue->num,
+          "the chain begins in the table");
+    claim(!good || avail[IDX] == queue->translated, "the index");
+}
+
+// One chain: the device, which follows it through our table, comes to its end.
+void prove_chain(void) {
+    begin();
+    uint16_t before = queue->translated;
+    assume(translate(queue) && queue->translated != before);
+    const uint16_t *avail = (const uint16_t *)ours.avail;
+    uint16_t i = avail[RING + before % queue->num];
+    bool ended = false;
+    for (unsigned n = 0; n < NUM && !ended; n++) {
+        claim(i < queue->num, "the chain stays in the table");
+        ended = !(ours.desc[i].flags & DESC_F_NEXT);
+        i = ours.desc[i].next;
+    }
+    claim(ended, "the chain ends");
+}
+
+// After a mistake the device finds an index that it can't follow.
+void prove_notify(void) {
+    begin();
+    uint16_t before = queue->translated;
+    assume(queue->num <= 2); // as for translate(), but for less of it
+    registers[QUEUE_NOTIFY / 4] = -1;
+    uint32_t index = any32();
+    notify(0, index);
+    const uint16_t *avail = (const uint16_t *)ours.avail;
+    uint16_t seen = before - any16(); // what the device had seen before
+    assume((uint16_t)(before - seen) <= queue->num);
+    claim(queue->ready || (uint16_t)(avail[IDX] - seen) > queue->num,
+          "it stops");
+    claim(index == 0 || (queue->ready && queue->translated == before),
+          "no other queue is ready");
+}
+
+// Any write to a register about a queue, in any state of it.
+void prove_start(void) {
+    begin();
+    queue->ready = any32() & 1;
+    queue->num = any32();
+    for (unsigned i = 0; i < LENGTH(queue->place); i++)
+        queue->place[i] = any32();
+    uint32_t reg = any32();
+    assume(reg < CONFIG && reg % 4 == 0);
+    bool was_ready = queue->ready;
+    write_queue(&slots[0], queue, reg, any32());
+    if (was_ready || !queue->ready)
+        return;
+    const uint32_t *to = registers + QUEUE_DESC_LOW / 4;
+    uint64_t num = queue->num;
+    claim(num && num <= MAX_QUEUE_SIZE && !(num & (num - 1)), "the size");
+    claim(registers[QUEUE_NUM / 4] == num, "which the device gets, too");
+    claim(((uint64_t)to[1] << 32 | to[0]) == (uint64_t)ours.desc &&
+              ((uint64_t)to[5] << 32 | to[4]) == (uint64_t)ours.avail,
+          "the device gets our table and ring");
+    uint64_t used = (uint64_t)to[9] << 32 | to[8];
+    claim(in_ram(used, 6 + 8 * num) && used % 4 == 0,
+          "the used ring is in RAM");
+    claim(in_ram((uint64_t)queue->desc, 16 * num) &&
+              in_ram((uint64_t)queue->avail, 6 + 2 * num),
+          "the guest's table and ring are in RAM");
+}
