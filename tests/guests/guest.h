@@ -17,7 +17,8 @@
 #define csr_op_(op, csr, v)                                                    \
     asm volatile(op " " #csr ", %0" ::"rK"((uint64_t)(v)) : "memory")
 
-enum { SSIP = 1 << 1, STIP = 1 << 5, SSTATUS_SIE = 1 << 1 };
+enum { SSIP = 1 << 1, STIP = 1 << 5, SEIP = 1 << 9, SSTATUS_SIE = 1 << 1 };
+enum { SSTATUS_SPIE = 1 << 5, SSTATUS_SPP = 1 << 8, SSTATUS_VS = 3 << 9 };
 enum { BASE = 0x10, TIME = 0x54494d45, IPI = 0x735049, RFENCE = 0x52464e43 };
 enum { HSM = 0x48534d, SRST = 0x53525354, DBCN = 0x4442434e };
 enum { HART_START, HART_STOP, HART_GET_STATUS, HART_SUSPEND };
@@ -36,8 +37,8 @@ struct sbiret {
     long error, value;
 };
 
-struct trap { // Priv. "scause", "sepc", "stval"
-    uint64_t cause, pc, tval;
+struct trap { // Priv. "scause", "sepc", "stval", "sstatus"
+    uint64_t cause, pc, tval, sstatus;
 };
 
 struct hart {
@@ -55,6 +56,10 @@ struct sbiret sbi_call(uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3,
                        uint64_t a4, uint64_t a5, uint64_t function,
                        uint64_t extension);
 extern const char sbi_ecall[]; // the instruction in it
+// RUN(ARGUMENT) in U-mode, without translation, with interrupts off if it is to
+// return with its result: user_call(run, argument).
+uint64_t user_call(uint64_t (*run)(uint64_t), uint64_t argument);
+extern const char user_ecall[], user_return[];
 void entry(void);
 int main(uint64_t hart, const char *fdt);
 
@@ -174,7 +179,13 @@ __attribute__((unused)) static void done(const char *group) {
 // is disabled in sie.  The next exception must not come before trapped().
 __attribute__((used)) void trap(uint64_t x[32]) {
     struct hart *h = this_hart();
-    struct trap t = {csr_read(scause), csr_read(sepc), csr_read(stval)};
+    struct trap t = {csr_read(scause), csr_read(sepc), csr_read(stval),
+                     csr_read(sstatus)};
+    if (t.cause == 8 && t.pc == (uint64_t)user_ecall) {
+        csr_write(sepc, user_return);
+        csr_set(sstatus, SSTATUS_SPP);
+        return;
+    }
     if (t.cause >> 63) {
         csr_clear(sie, 1ul << (t.cause & 63));
     } else {
@@ -265,6 +276,7 @@ __attribute__((unused)) static const char *argument(const char *fdt,
 }
 
 __attribute__((used)) void boot(uint64_t hart, const char *fdt) {
+    say("here I am\n");
     main(hart, fdt);
     say("%ld checks, %ld failed\n", (long)checks, (long)failures);
     sbi(SRST, 0, 0, 0);

@@ -7,6 +7,7 @@
 
         .section .text.start, "ax"
         .globl  _start, entry, sbi_call, sbi_ecall
+        .globl  user_call, user_ecall, user_return
 
 // The boot hart: a0 = its number, a1 = the device tree.
 _start: la      t0, bss_start
@@ -52,15 +53,42 @@ set_up: la      t0, harts
         .endr
         .endm
 
+// On a stack of its own, in the middle of the hart's structure: sp may be what
+// made it trap.
         .balign 4
 trap_entry:
-        addi    sp, sp, -256
+        csrrw   sp, sscratch, sp
+        addi    sp, sp, 2032
+        addi    sp, sp, 2032
         each_x  sd, 0
+        csrr    t0, sscratch
+        sd      t0, 8 * 2(sp)
+        addi    t0, sp, -2032
+        addi    t0, t0, -2032
+        csrw    sscratch, t0
         mv      a0, sp
         jal     trap
         each_x  ld, 0
-        addi    sp, sp, 256
+        ld      sp, 8 * 2(sp)
         sret
+
+// uint64_t user_call(a0 = function, a1 = its argument): down to U-mode, which
+// has the same stack, and back by an ecall that trap() knows.
+user_call:
+        addi    sp, sp, -16
+        sd      ra, (sp)
+        csrw    sepc, a0
+        li      t0, 0x100               // SPP
+        csrc    sstatus, t0
+        mv      a0, a1
+        la      ra, user_ecall
+        sret
+user_ecall:
+        ecall
+user_return:
+        ld      ra, (sp)
+        addi    sp, sp, 16
+        ret
 
 // struct sbiret sbi_call(a0, a1, a2, a3, a4, a5, function, extension): the ABI
 // of C puts everything where SBI wants it.  All other registers get patterns,

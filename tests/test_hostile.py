@@ -1,0 +1,193 @@
+"""Nothing that a guest does hurts the hypervisor.
+
+The guests are guests/hostile_*.c; each checks itself that what it does wrong
+comes back to it, and ends by a shutdown.  Meanwhile all of the host's RAM is a
+file, so that here can be seen what else was written to.
+"""
+
+import mmap
+import os
+import re
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+FAIL = re.compile(rb"^FAIL .*$", re.MULTILINE)
+VOICE = re.compile(rb"^hv: .*$", re.MULTILINE)
+STOPS = re.compile(rb"^hv: virtio slot \d stops: a wrong descriptor or index$")
+
+RAM = 0x80000000  # of the host and of the guest
+MIB, GIB, PAGE = 1 << 20, 1 << 30, 4096
+GAP = 64  # MiB of the host's RAM behind the guest's
+R, W, X = 2, 4, 8  # in a page table's entry
+PLIC, UART, VIRTIO = 0x0C000000, 0x10000000, 0x10001000
+
+
+class Host:
+    """The host's physical memory, as the file that QEMU keeps it in."""
+
+    def __init__(self, folder, mem):
+        folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else folder
+        self.size, self.guest_size = (mem + 1024 + GAP) * MIB, mem * MIB
+        self.file = tempfile.NamedTemporaryFile(dir=folder, prefix="hostile-")
+        os.truncate(self.file.name, self.size)
+        self.memory = mmap.mmap(self.file.fileno(), self.size)
+        self.qemu_args = (
+            f"-object memory-backend-file,id=ram,size={self.size},share=on,"
+            f"mem-path={self.file.name} -machine memory-backend=ram "
+            f"-m {self.size // MIB}"
+        )
+
+    def close(self):
+        self.memory.close()
+        self.file.close()
+
+    def bytes(self, address, size):
+        return self.memory[address - RAM : address - RAM + size]
+
+    def words(self, address, n=1):
+        return struct.unpack(f"<{n}Q", self.bytes(address, 8 * n))
+
+    def pages(self, start, end):
+        """What is not zero from START to END, both at a page: {address: page}."""
+        found, at, end = {}, start - RAM, end - RAM
+        while at < end:
+            try:  # what nobody has touched is a hole
+                at = os.lseek(self.file.fileno(), at, os.SEEK_DATA) // PAGE * PAGE
+            except OSError:
+                break
+            page = self.memory[at : at + PAGE]
+            if at < end and any(page):
+                found[hex(RAM + at)] = page
+            at += PAGE
+        return found
+
+
+class Canary:
+    """What must not change in the hypervisor while a guest runs."""
+
+    def __init__(self, host, elf, harts):
+        self.host, self.harts = host, harts
+        names = subprocess.run(
+            ["riscv64-linux-gnu-nm", elf], capture_output=True, text=True, check=True
+        ).stdout
+        self.symbols = {
+            name: int(address, 16)
+            for address, _, name in map(str.split, names.splitlines())
+        }
+        self.image = elf.with_suffix(".image")
+        subprocess.run(
+            ["riscv64-linux-gnu-objcopy", "-O", "binary", elf, self.image], check=True
+        )
+        self.firmware = host.bytes(RAM, 64 * 1024)
+        self.host_row = self.variable("host", 5)
+        self.around = self.unused()
+
+    def unused(self):
+        """The pages next to the guest's RAM, which nobody should write to.
+
+        Below it is what was never allocated, with QEMU's device tree somewhere;
+        above it there is RAM that the guest was not given.
+        """
+        (heap,), (ram,) = self.variable("heap"), self.variable("guest_ram")
+        used = (heap + PAGE - 1) // PAGE * PAGE
+        end = ram + self.host.guest_size
+        return self.host.pages(used, ram) | self.host.pages(end, RAM + self.host.size)
+
+    def variable(self, name, n=1):
+        return self.host.words(self.symbols[name], n)
+
+    def leaves(self, table, entries=2048, span=GIB, gpa=0):
+        """What the second stage of translation maps, page by page or larger."""
+        for i, entry in enumerate(self.host.words(table, entries)):
+            at = gpa + i * span
+            if entry & (R | W | X):
+                yield at, span, (entry >> 10) * PAGE, entry & (R | W | X)
+            elif entry:
+                yield from self.leaves((entry >> 10) * PAGE, 512, span // 512, at)
+
+    def check(self):
+        host = self.host
+        image = self.image.read_bytes()
+        assert host.bytes(self.symbols["boot"], len(image)) == image
+        assert host.bytes(RAM, len(self.firmware)) == self.firmware
+        assert self.variable("host", 5) == self.host_row
+        (heap,), (heap_end,) = self.variable("heap"), self.variable("heap_end")
+        (ram,), (root,) = self.variable("guest_ram"), self.variable("root")
+        assert ram == heap_end and self.symbols["hv_end"] < heap < heap_end
+        assert self.variable("guest_ram_size") == (host.guest_size,)
+
+        before, after = self.around, self.unused()
+        assert {a: page for a, page in before.items() if int(a, 16) >= heap} == after
+
+        # The guest reaches its RAM, and reads some registers of devices.
+        for gpa, span, hpa, perm in self.leaves(root):
+            if gpa >= RAM:
+                assert perm == R | W | X and hpa - ram == gpa - RAM
+                assert gpa + span <= RAM + host.guest_size
+            else:
+                assert perm == R and hpa == gpa
+                assert (
+                    PLIC <= gpa and gpa + span <= PLIC + 2 * MIB
+                    or UART <= gpa and gpa + span <= VIRTIO + 8 * PAGE
+                )
+
+        # A vcpu's page: registers, and far behind them the stack.
+        for hart in range(8):
+            vcpu = self.symbols["vcpus"] + PAGE * hart
+            words = host.words(vcpu, PAGE // 8)
+            if hart < self.harts:
+                assert words[0] == 0 and words[32] in (0, hart)
+                assert not any(words[39:192]), f"the stack of hart {hart}"
+            else:
+                assert not any(words)
+
+
+@pytest.fixture
+def hostile(boot, build_guest, out, tmp_path):
+    """hostile(NAME, HARTS, ...): guests/NAME.c from its beginning to its end."""
+    hosts = []
+
+    def run(name, harts=1, params="", options=(), qemu_args="", stops=0):
+        host = Host(tmp_path, 1024)
+        hosts.append(host)
+        guest = boot(
+            *("-k", build_guest(name), "-c", harts, *options),
+            *("-p", f"harts={harts} {params}"),
+            qemu_args=f"{host.qemu_args} {qemu_args}",
+        )
+        # Its first character comes after all that the hypervisor sets up.
+        guest.expect(rb"here I am\n")
+        canary = Canary(host, Path(out) / "hv.elf", harts)
+        assert guest.ended() == 0
+        said = VOICE.findall(guest.console)
+        failures = [line.decode() for line in FAIL.findall(guest.console)]
+        assert not failures, "\n".join(failures[:50])
+        assert re.search(rb"^\w+ checks, 0 failed$", guest.console, re.M)
+        assert all(map(STOPS.match, said)) and len(said) >= stops, said
+        assert len(said) == 0 or stops, said
+        canary.check()
+        return guest
+
+    yield run
+    for host in hosts:
+        host.close()
+
+
+NO_DISK = ("--no-disk",)
+
+
+def test_faults(hostile):
+    hostile("hostile_faults", options=NO_DISK)
+
+
+def test_faults_vector(hostile):
+    guest = hostile(
+        "hostile_faults", options=NO_DISK, qemu_args="-cpu rv64,h=true,v=true"
+    )
+    assert b"no vector" not in guest.console
