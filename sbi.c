@@ -150,17 +150,17 @@ static struct sbiret legacy(struct vcpu *v, uint64_t *a) {
 }
 
 static const struct extension {
-    uint64_t first, last, functions;
+    uint64_t first, last, last_function;
     struct sbiret (*call)(struct vcpu *v, uint64_t *a);
 } extensions[] = {
     {0, SBI_LEGACY_SHUTDOWN, -1, legacy},
-    {SBI_EXT_BASE, SBI_EXT_BASE, 7, base},
-    {SBI_EXT_TIME, SBI_EXT_TIME, 1, set_timer},
-    {SBI_EXT_IPI, SBI_EXT_IPI, 1, to_harts},
-    {SBI_EXT_RFENCE, SBI_EXT_RFENCE, 3, to_harts}, // the others need H
-    {SBI_EXT_HSM, SBI_EXT_HSM, 4, hsm},
-    {SBI_EXT_SRST, SBI_EXT_SRST, 1, reset},
-    {SBI_EXT_DBCN, SBI_EXT_DBCN, 3, console},
+    {SBI_EXT_BASE, SBI_EXT_BASE, 6, base},
+    {SBI_EXT_TIME, SBI_EXT_TIME, 0, set_timer},
+    {SBI_EXT_IPI, SBI_EXT_IPI, 0, to_harts},
+    {SBI_EXT_RFENCE, SBI_EXT_RFENCE, 2, to_harts}, // the others need H
+    {SBI_EXT_HSM, SBI_EXT_HSM, 3, hsm},
+    {SBI_EXT_SRST, SBI_EXT_SRST, 0, reset},
+    {SBI_EXT_DBCN, SBI_EXT_DBCN, 2, console},
 };
 
 static const struct extension *find(uint64_t id) {
@@ -175,7 +175,7 @@ unsigned handle_sbi(struct vcpu *v) {
     uint64_t *a = &v->regs[10];
     const struct extension *e = find(a[EXTENSION]);
     struct sbiret ret = {.error = SBI_ERR_NOT_SUPPORTED};
-    if (e && a[FUNCTION] < e->functions)
+    if (e && a[FUNCTION] <= e->last_function)
         ret = e->call(v, a);
     if (csr_read(sepc) != v->exit.pc)
         return 0; // it got an exception instead
