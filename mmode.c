@@ -132,7 +132,7 @@ unsigned handle_illegal_instruction(struct vcpu *v) {
 // timer: mtime, and the hart's mtimecmp.
 bool clint_access(struct vcpu *v, struct access *a) {
     struct mmode *m = &harts[v->hart];
-    bool mtimecmp = a->offset == CLINT_MTIMECMP + 8 * v->hart;
+    bool mtimecmp = v->mmode && a->offset == CLINT_MTIMECMP + 8 * v->hart;
     if (!a->store && a->offset == CLINT_MTIME)
         a->value = csr_read(time);
     if (!a->store && mtimecmp)
