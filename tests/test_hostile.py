@@ -180,9 +180,11 @@ def hostile(boot, build_guest, out, tmp_path):
 
 
 NO_DISK = ("--no-disk",)
+NO_SSTC = "-cpu rv64,h=true,sstc=false"
 
 
 def test_faults(hostile):
+    """From VS-mode and VU-mode, where there is no memory and no such register."""
     hostile("hostile_faults", options=NO_DISK)
 
 
@@ -191,3 +193,24 @@ def test_faults_vector(hostile):
         "hostile_faults", options=NO_DISK, qemu_args="-cpu rv64,h=true,v=true"
     )
     assert b"no vector" not in guest.console
+
+
+@pytest.mark.parametrize("harts", [1, 2])
+def test_traps(hostile, harts):
+    """What the H extension would allow, and page tables that are not in RAM."""
+    hostile("hostile_traps", harts, options=NO_DISK)
+
+
+@pytest.mark.parametrize("harts", [1, 2])
+def test_calls(hostile, harts):
+    hostile("hostile_sbi", harts, options=NO_DISK)
+
+
+@pytest.mark.parametrize("harts", [1, 2])
+def test_devices(hostile, harts):
+    hostile("hostile_devices", harts, options=NO_DISK)
+
+
+@pytest.mark.parametrize("qemu_args", ["", NO_SSTC], ids=["sstc", "no-sstc"])
+def test_timer(hostile, qemu_args):
+    hostile("hostile_timer", options=NO_DISK, qemu_args=qemu_args)

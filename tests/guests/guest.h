@@ -72,6 +72,19 @@ int main(uint64_t hart, const char *fdt);
     sbi_call((uint64_t)(a0), (uint64_t)(a1), (uint64_t)(a2), (uint64_t)(a3),   \
              (uint64_t)(a4), (uint64_t)(a5), function, extension)
 
+// The same with nothing around it, for where interrupts may come in between.
+__attribute__((unused)) static struct sbiret
+quick_sbi(uint64_t extension, uint64_t function, uint64_t a_0, uint64_t a_1) {
+    register uint64_t a0 asm("a0") = a_0, a1 asm("a1") = a_1, a2 asm("a2") = 0,
+                         a3 asm("a3") = 0, a4 asm("a4") = 0,
+                         a6 asm("a6") = function, a7 asm("a7") = extension;
+    asm volatile("ecall"
+                 : "+r"(a0), "+r"(a1)
+                 : "r"(a2), "r"(a3), "r"(a4), "r"(a6), "r"(a7)
+                 : "memory");
+    return (struct sbiret){a0, a1};
+}
+
 static uint64_t now(void) {
     uint64_t t;
     asm volatile("fence; rdtime %0" : "=r"(t)::"memory");
@@ -144,10 +157,9 @@ check_(long got, long expected, const char *format, ...) {
     while (__atomic_exchange_n(&lock, 1, __ATOMIC_ACQUIRE))
         ;
     checks++;
-    if (got != expected) {
+    if (got != expected && failures++ < 200) {
         va_list args;
         va_start(args, format);
-        failures++;
         say("FAIL ");
         vsay(format, args);
         say(": expected %ld got %ld\n", expected, got);

@@ -45,7 +45,8 @@
         x(vse32, "vsetivli zero, 2, e32, m1, ta, ma", "vse32.v v8, (a0)")
 #define CBO_STORES(x) x(cbo_zero, "", "cbo.zero (a0)")
 LOADS(PROBE)
-STORES(PROBE) VECTOR_LOADS(PROBE) VECTOR_STORES(PROBE) CBO_STORES(PROBE)
+STORES(PROBE)
+VECTOR_LOADS(PROBE) VECTOR_STORES(PROBE) CBO_STORES(PROBE)
 
     enum {
         FETCH = 1,

@@ -1,0 +1,96 @@
+// The timer at its edges, and WFI: in the past, never, just now, very often; a
+// sleep with nothing pending that a later timer ends, whether or not the guest
+// takes interrupts, and one that an interrupt already pending makes no sleep.
+#include "guest.h"
+
+static const uint64_t past[] = {0, 1, 1000};
+static const uint64_t never[] = {-1ul, -2ul, 1ul << 63, (1ul << 63) - 1};
+
+static void wfi(void) { asm volatile("wfi" ::: "memory"); }
+
+// QEMU 7.2 does not show STIP in sip, so to look is to take it.
+static bool pending(void) {
+    trapped();
+    csr_write(sie, STIP);
+    csr_set(sstatus, SSTATUS_SIE);
+    csr_clear(sstatus, SSTATUS_SIE);
+    csr_write(sie, 0);
+    return trapped();
+}
+
+static void set(uint64_t when) {
+    check(sbi(TIME, 0, when).error, OK, "set_timer %ld", when);
+}
+
+static void test_sleep(bool taken) {
+    for (uint64_t i = 0; i < 200; i++) {
+        uint64_t when = now() + i * 100;
+        set(when);
+        csr_write(sie, STIP);
+        do {
+            wfi(); // may end early, and then is done again
+            if (taken)
+                csr_set(sstatus, SSTATUS_SIE);
+            csr_clear(sstatus, SSTATUS_SIE);
+        } while (!*&this_hart()->has_trapped && now() < when);
+        check(now() >= when, true, "slept %ld ticks", i * 100);
+        trapped();
+        csr_write(sie, 0);
+    }
+    for (unsigned i = 0; i < LENGTH(past); i++) { // no sleep
+        set(past[i]);
+        csr_write(sie, STIP);
+        wfi();
+        check(pending(), true, "pending after WFI and set_timer %ld", past[i]);
+    }
+    set(-1);
+}
+
+static void test_storm(void) {
+    csr_set(sstatus, SSTATUS_SIE);
+    uint64_t taken = 0;
+    for (uint64_t i = 0; i < 20000; i++) {
+        csr_write(sie, STIP | SSIP); // trap() switches off what it has taken
+        quick_sbi(TIME, 0, i % 3 == 0 ? 0 : now() + i % 3 * 2, 0);
+        quick_sbi(IPI, 0, 0, -1); // to all
+        taken += trapped();
+        csr_clear(sip, SSIP);
+    }
+    check(taken > 10000, true, "%ld timer interrupts and IPIs of 20000", taken);
+    csr_clear(sstatus, SSTATUS_SIE);
+    csr_write(sie, 0);
+}
+
+int main(uint64_t hart, const char *fdt) {
+    (void)hart, (void)fdt;
+    for (unsigned i = 0; i < LENGTH(never); i++) {
+        set(0);
+        check(until(pending(), PATIENCE), true, "STIP");
+        set(never[i]);
+        check(pending(), false, "STIP after set_timer %ld", never[i]);
+    }
+    done("edges");
+    test_sleep(false);
+    test_sleep(true);
+    done("sleep");
+    test_storm();
+    done("storm");
+    // A store to the timer of a CLINT that this machine lacks sets none.
+    set(-1);
+    uint64_t *mtimecmp = (uint64_t *)(0x2004000 + 8 * hart);
+    trapped();
+    *mtimecmp = 0;
+    check(trapped() ? this_hart()->trap.cause : 0, 7, "a store to mtimecmp");
+    until(false, 5);
+    check(pending(), false, "STIP after it");
+    set(now() + 20 * MS);
+    *mtimecmp = now() + 1;
+    check(trapped() ? this_hart()->trap.cause : 0, 7, "a store to mtimecmp");
+    until(false, 5);
+    check(pending(), false, "STIP before its time");
+    check(until(pending(), PATIENCE), true, "STIP at its time");
+    set(-1);
+    check(pending(), false, "STIP after set_timer -1");
+    done("clint");
+    return 0;
+}
