@@ -56,7 +56,8 @@ bug:    call    bug_found
         mv      t0, a0
         li      a0, -1
         csrr    t1, sepc
-        csrr    t2, sstatus
+        li      t2, 1 << 19             // MXR: QEMU 7.2 wants it for hlvx
+        csrrs   t2, sstatus, t2
         csrr    t3, hstatus
         la      t4, 1f
         csrrw   t5, stvec, t4
