@@ -94,7 +94,9 @@ static void start_queue(struct slot *s, struct queue *q) {
         return; // QueueReady stays 0
     if (!q->ours)
         q->ours = alloc(sizeof *q->ours, PAGE);
-    memset(q->ours, 0, sizeof *q->ours);
+    // The descriptors stay: all are right or zero, whenever the device, which
+    // QueueReady = 0 may not have stopped, reads one.
+    memset((void *)q->ours->avail, 0, sizeof q->ours->avail);
     q->translated = 0;
     if (s->queues <= s->queue_sel)
         s->queues = s->queue_sel + 1;
