@@ -17,12 +17,12 @@ static volatile struct desc {
 } desc[1024] __attribute__((aligned(4096)));
 static volatile uint16_t avail[2048] __attribute__((aligned(4096)));
 static volatile uint16_t used[8192] __attribute__((aligned(4096)));
-static char data[65536] __attribute__((aligned(4096)));
+static char data[3 * 65536] __attribute__((aligned(4096)));
 #define DATA ((uint64_t)data)
 
 static volatile uint32_t *slot; // the device
 static uint32_t queue, id;      // its queue, its kind
-static bool racing;
+static volatile bool racing;
 
 static void w(uint64_t reg, uint32_t value) { slot[reg / 4] = value; }
 
@@ -151,14 +151,16 @@ static void bad_descriptors(void) {
 // in many that all of it is right.
 static void rewrite(struct hart *h) {
     uint64_t x = 0x2545f4914f6cdd1d + h->in;
-    static const uint64_t edges[] = {RAM - 8, RAM_END - 8, 0x80200000, 0, -8ul};
+    static const uint64_t edges[] = {RAM - 8, RAM_END - 64, RAM, 0, -8ul};
     while (racing) {
         x ^= x << 13, x ^= x >> 7, x ^= x << 17;
         unsigned i = x % SIZE;
         switch (x >> 8 & 7) {
         case 0: desc[i].addr = DATA + (x >> 40 & 0xfff); break;
         case 1: desc[i].addr = edges[(x >> 20) % LENGTH(edges)]; break;
-        case 2: desc[i].len = 1 << (x >> 20) % 32; break;
+        case 2:
+            desc[i].len = 1u << (x >> 20 & 31) % 17 << (x >> 25 & 15 ? 0 : 15);
+            break;
         case 3: desc[i].flags = x >> 20 & 3; break;
         case 4: desc[i].next = (x >> 20) % (SIZE + 1); break;
         case 5: avail[2 + i] = (x >> 20) % (SIZE + 1); break;
@@ -175,7 +177,7 @@ static void race(uint64_t me) {
     run_on(other, rewrite, queue);
     for (uint64_t end = now() + 500 * MS; now() < end; rounds++) {
         start(DATA, 64, WRITE, 0);
-        for (unsigned i = 0; i < 50; i++)
+        for (unsigned i = 0; i < 8; i++)
             w(NOTIFY, queue), w(ACK, 3);
         stopped += slot[STATUS / 4] & NEEDS_RESET;
         w(READY, 0),
