@@ -26,7 +26,7 @@ CFLAGS   = -I. -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-re
 sources := $(wildcard *.c *.S)
 objects := $(sources:%=$(O)/%.o)
 
-.PHONY: all check check-debian13 fuzz-host readme FORCE
+.PHONY: all check check-debian13 fuzz-host fuzz-guest mutants soak readme FORCE
 all: $(O)/hv.elf
 
 $(O)/hv.elf: $(objects) hv.ld
@@ -81,3 +81,14 @@ fuzz-host:
 # Puts what the last `make check` tested into the README.
 readme:
 	sed -i -e '/^<!-- tested /r build/tested.md' -e '/^<!-- tested /,/^<!-- end /{//!d}' README.md
+
+# tests/guests/fuzz.c on each QEMU, for SECONDS in all, with random numbers
+# that begin with SEED.
+fuzz-guest:
+	@FUZZ_SECONDS='$(SECONDS)' FUZZ_SEED='$(SEED)' tests/run -k test_fuzz
+
+# Do the tests notice a fault?  N boots of machines chosen at random.
+mutants:
+	@tests/mutants.py
+soak:
+	@BOOTS=$(or $(N),200) tests/run -k soak
