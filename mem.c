@@ -78,7 +78,9 @@ long fetch(gva_t pc) {
 void init_memory(hpa_t ram_end, uint64_t size) {
     heap = (hpa_t)hv_end;
     heap_end = (ram_end - size) & -(size < GIB ? 2 * MIB : GIB);
-    if (size > ram_end || heap_end < heap)
+    // 16 MiB: more than all queues of all slots take (virtio.c), so that it is
+    // never the guest who runs us out of memory.
+    if (size > ram_end || heap_end < heap + 16 * MIB)
         die("the guest wants %lx bytes of RAM, the host has %lx left", size,
             ram_end - heap);
     guest_ram = (char *)heap_end;

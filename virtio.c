@@ -35,6 +35,12 @@ enum { DESC_F_NEXT = 1, DESC_F_WRITE = 2 };
 enum { MAX_QUEUES = 64, MAX_QUEUE_SIZE = 1024 };
 #define F_EVENT_IDX (1u << 29)
 
+// The kinds of devices that we pass on, by their IDs (virtio 1.2, 5): network,
+// block, console, entropy, SCSI, 9P, input, socket.  Others take addresses in
+// their buffers, too, where we don't look: a balloon would give our own memory
+// away if the guest said so.
+#define KINDS 0xc031eu
+
 // The feature bits that we pass on, in 32-bit word SEL: those that belong to
 // the kind of device (0 to 23), and VERSION_1 (32).  The others change the
 // rings.
@@ -260,11 +266,13 @@ void virtio_init(void) {
         uint64_t n = ((hpa_t)regs - GUEST_VIRTIO) / PAGE;
         if (n >= VIRTIO_SLOTS)
             continue;
-        bool empty = !regs[DEVICE_ID / 4];
-        if (empty || regs[VERSION / 4] == 2)
+        uint32_t id = regs[DEVICE_ID / 4];
+        if (!id || (id < 32 && KINDS >> id & 1 && regs[VERSION / 4] == 2))
             slots[n].host = regs;
         else
-            printf("hv: slot %lx needs virtio-mmio.force-legacy=false\r\n", n);
-        set_mapped(n, empty);
+            printf("hv: slot %lx needs virtio-mmio.force-legacy=false, or is "
+                   "of kind %lx\r\n",
+                   n, (uint64_t)id);
+        set_mapped(n, !id);
     }
 }
