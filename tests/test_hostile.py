@@ -261,3 +261,20 @@ def test_fuzz(hostile, devices, report, harts):
     params = f"seed={seed} seconds={max(1, round(seconds))}"
     guest = hostile("fuzz", harts, params, options=devices, says=STOPS)
     report(re.findall(rb"fuzz: .* faults", guest.console)[-1].decode())
+
+
+def test_devmem(boot):
+    """Linux's user space at addresses where nothing is: SIGBUS or SIGSEGV, for
+    that process alone."""
+    with boot("--no-disk", "-c", 2) as guest:
+        for what in (
+            *("0x1000 8", "0x100000 32", "0x100000 32 0x5555", "0x2004000 64 0"),
+            *("0x10100000 16", "0x20000000 32", "0xc600000 32", "0x10009000 32"),
+            *("0x7ffffff8 64", "0x7ffffff8 64 1", "0xc0000000 8", "0xc0000000 8 1"),
+            # stores that the UART, the PLIC and a virtio slot lack
+            *("0x10000000 32 0", "0xc000004 8 1", "0x10008070 16 0"),
+        ):
+            _, status = guest.run(f"devmem {what}")
+            assert status in (128 + 7, 128 + 11), what
+        assert guest.output("devmem 0xc000028 32") == "0x00000001"  # the UART's
+        guest.poweroff()
