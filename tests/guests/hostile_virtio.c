@@ -14,7 +14,7 @@ static volatile struct desc {
     uint64_t addr;
     uint32_t len;
     uint16_t flags, next;
-} desc[1024] __attribute__((aligned(4096)));
+} desc[65536] __attribute__((aligned(4096)));
 static volatile uint16_t avail[2048] __attribute__((aligned(4096)));
 static volatile uint16_t used[8192] __attribute__((aligned(4096)));
 static char data[3 * 65536] __attribute__((aligned(4096)));
@@ -109,6 +109,7 @@ static void start(uint64_t addr, uint32_t len, uint16_t flags, uint16_t next) {
     desc[1] = (struct desc){DATA, 64, NEXT, 0};
     desc[4] = (struct desc){DATA, 64, NEXT, 5};
     desc[5] = (struct desc){DATA + 64, 64, WRITE, 0};
+    desc[SIZE] = desc[65535] = desc[4]; // good, were they in the queue
     check(ring(SIZE, (uint64_t)desc, (uint64_t)avail, (uint64_t)used), true,
           "device %ld queue %ld is ready", (long)id, (long)queue);
     w(STATUS, DRIVER_OK);
