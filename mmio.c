@@ -76,9 +76,8 @@ static bool access_device(struct vcpu *v, struct access *a, gpa_t gpa) {
     bool done = d->access(v, a);
     if (!done || a->store)
         return done;
-    uint64_t value = a->value << unused;
-    v->regs[a->reg] =
-        a->sign_extend ? (int64_t)value >> unused : value >> unused;
+    long value = a->value << unused; // its sign is bit 63
+    v->regs[a->reg] = a->sign_extend ? value >> unused : (long)a->value;
     v->regs[0] = 0;
     return true;
 }
@@ -97,10 +96,9 @@ unsigned handle_mmio(struct vcpu *v) {
     bool transformed = e->htinst & 1;
     bool walk = e->htinst && !transformed;
     long inst = transformed ? (long)e->htinst : fetch(e->pc);
-    if (inst < 0 && walk)
-        return inject(v, CAUSE_FETCH_ACCESS, e->tval);
+    // What we can't read the guest can't fetch: it gets the fault as its own.
     if (inst < 0)
-        return 0; // the guest fetches it again, and gets the fault as its own
+        return walk ? inject(v, CAUSE_FETCH_ACCESS, e->tval) : 0;
     static int busy; // one hart at a time, and none while it sleeps
     bool done = decode(inst, transformed, &a) && !walk;
     while (__atomic_exchange_n(&busy, 1, __ATOMIC_ACQUIRE))

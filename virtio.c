@@ -270,9 +270,7 @@ void virtio_init(void) {
         if (!id || (id < 32 && KINDS >> id & 1 && regs[VERSION / 4] == 2))
             slots[n].host = regs;
         else
-            printf("hv: slot %lx needs virtio-mmio.force-legacy=false, or is "
-                   "of kind %lx\r\n",
-                   n, (uint64_t)id);
+            printf("hv: slot %lx: unknown, or not force-legacy=false\r\n", n);
         set_mapped(n, !id);
     }
 }
