@@ -9,6 +9,7 @@
 
 struct host host;
 struct vcpu vcpus[MAX_HARTS];
+int booted;
 
 // Makes the guest take exception CAUSE with TVAL in its stval, as if its own
 // hart had raised it: Priv. "Trap Entry into VS-mode", in which the guest's
@@ -198,7 +199,6 @@ _Noreturn void main(uint64_t hart, const uint32_t *fdt) {
     // A hart that the guest has started, and that was slow to get ready for it,
     // may come here, too: OpenSBI before 1.3 lets it go before it has noted
     // where to (in sbi_hsm_hart_start()).
-    static int booted;
     if (__atomic_exchange_n(&booted, 1, __ATOMIC_RELAXED))
         main_secondary(hart, vcpus[hart].start);
     find_host(fdt);

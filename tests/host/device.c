@@ -58,8 +58,11 @@ static void turn_on(unsigned slot) {
     q->used = (uint16_t *)used;
 }
 
-// Takes the chain that begins at HEAD.  False if the device gives up.
+// Takes the chain that begins at HEAD.  False if the device gives up, as it has
+// to where no descriptor is.
 static bool take(struct device_queue *q, uint16_t head) {
+    if (head >= q->num)
+        return false;
     unsigned length = 0;
     uint16_t i = head;
     struct entry d;

@@ -2,7 +2,10 @@
 #include "../../fdt.c"
 #include "unit.h"
 
+extern int booted;
+
 static void the_guest_is_entered(void **state) {
+    booted = false;
     csrs.henvcfg = 0;
     assert_int_equal(how_ends(hv_main(1, host_fdt)), ENTERED);
     assert_ptr_equal(entered, &vcpus[1]);
@@ -28,8 +31,22 @@ static void the_guest_is_entered(void **state) {
 }
 
 static void a_wrong_hart_ends_it(void **state) {
+    booted = false;
     assert_int_equal(how_ends(hv_main(4, host_fdt)), DIED);
     assert_non_null(strstr(said, "the guest has 4 harts, this is hart 4"));
+}
+
+// On a hart that comes to boot though another has booted.
+static void who_comes_late_begins_where_it_shall(void **state) {
+    static const struct start start = {GUEST_RAM + 0x4000, 77};
+    vcpus[2].start = &start;
+    host.isa = "rv64imafdch"; // as the other hart has found it
+    booted = true;
+    assert_int_equal(how_ends(hv_main(2, host_fdt)), ENTERED);
+    assert_ptr_equal(entered, &vcpus[2]);
+    assert_int_equal(entered->regs[10], 2);
+    assert_int_equal(entered->regs[11], 77);
+    assert_int_equal(csrs.sepc, start.pc);
 }
 
 static void what_is_missing_ends_it(void **state) {
@@ -47,4 +64,5 @@ static void extensions_are_found(void **state) {
 }
 
 TESTS(test_boot, T(the_guest_is_entered), T(a_wrong_hart_ends_it),
-      T(what_is_missing_ends_it), T(extensions_are_found))
+      T(who_comes_late_begins_where_it_shall), T(what_is_missing_ends_it),
+      T(extensions_are_found))
