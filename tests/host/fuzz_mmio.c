@@ -73,7 +73,7 @@ static void operation(void) {
     case 4: { // a descriptor, most of them useful
         unsigned i = take(1);
         struct desc d = {place(), take(1), take(1) & 3, take(1)};
-        if (d.flags & DESC_F_NEXT && num)
+        if (d.next < 0xc0 && num)
             d.next %= num;
         write_ram(desc + 16 * i, &d, sizeof d);
         break;
@@ -81,7 +81,8 @@ static void operation(void) {
     case 5:
     case 6: // an entry in the ring, and the notification
         if (num) {
-            uint16_t *idx = guest_ptr(avail + 2, 2), head = take(1) % num;
+            uint16_t *idx = guest_ptr(avail + 2, 2), head = take(1);
+            head = head < 0xc0 ? head % num : head;
             if (!idx || (uintptr_t)idx % 2)
                 break;
             write_ram(avail + 4 + *idx % num * 2, &head, 2);

@@ -259,6 +259,8 @@ static void a_wrong_descriptor_stops_the_queue(void **state) {
     for (unsigned i = 0; i < LENGTH(wrong); i++) {
         begin();
         said[0] = 0;
+        set_desc(NUM, GUEST_RAM, 1, 0,
+                 0); // behind the ring, and fine otherwise
         set_desc(0, wrong[i].addr, wrong[i].len, wrong[i].flags, wrong[i].next);
         ((uint16_t *)ram(GUEST_RAM + AVAIL_AT))[RING] = wrong[i].head;
         publish(wrong[i].idx, wrong[i].head);
