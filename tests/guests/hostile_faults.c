@@ -12,49 +12,54 @@
         ".option arch, +v, +zicboz\n run_" #name ": li a1, 0x5a5\n" before     \
         "\n" #name ": " instruction "\n.option pop\nmv a0, a1\nret\n"          \
         ".popsection");
-#define LOADS(x)                                                               \
-    x(lb, "", "lb a1, (a0)") x(lbu, "", "lbu a1, (a0)")                        \
-        x(lh, "", "lh a1, (a0)") x(lhu, "", "lhu a1, (a0)")                    \
-            x(lw, "", ".option norvc; lw a1, (a0); .option rvc")               \
-                x(lwu, "", "lwu a1, (a0)") x(                                  \
-                    ld, "", ".option norvc; ld a1, (a0); .option rvc")         \
-                    x(c_lw, "", "c.lw a1, (a0)") x(c_ld, "", "c.ld a1, (a0)")  \
-                        x(c_ldsp, "mv t0, sp; mv sp, a0",                      \
-                          "c.ldsp a1, 0(sp); mv sp, t0")                       \
-                            x(flw, "", "flw fa1, (a0)")                        \
-                                x(fld, "", ".4byte 0x00053587")                \
-                                    x(c_fld, "", "c.fld fa1, (a0)")            \
-                                        x(lr_w, "", "lr.w a1, (a0)")           \
-                                            x(lr_d, "", "lr.d a1, (a0)")
-#define STORES(x)                                                              \
-    x(sb, "", "sb a1, (a0)") x(sh, "", "sh a1, (a0)")                          \
-        x(sw, "", ".option norvc; sw a1, (a0); .option rvc") x(                \
-            sd, "", ".option norvc; sd a1, (a0); .option rvc")                 \
-            x(c_sw, "", "c.sw a1, (a0)") x(c_sd, "", "c.sd a1, (a0)") x(       \
-                c_swsp, "mv t0, sp; mv sp, a0", "c.swsp a1, 0(sp); mv sp, t0") \
-                x(fsw, "", "fsw fa1, (a0)") x(fsd, "", ".4byte 0x00b53027")    \
-                    x(c_fsd, "", "c.fsd fa1, (a0)")                            \
-                        x(amoadd_w, "", "amoadd.w a1, a1, (a0)")               \
-                            x(amoswap_d, "", "amoswap.d a1, a1, (a0)")         \
-                                x(amomaxu_w, "", "amomaxu.w a1, a1, (a0)")
-#define VECTOR_LOADS(x)                                                        \
-    x(vle8, "vsetivli zero, 4, e8, m1, ta, ma", "vle8.v v8, (a0)")             \
-        x(vle64, "vsetivli zero, 2, e64, m1, ta, ma", "vle64.v v8, (a0)")
-#define VECTOR_STORES(x)                                                       \
-    x(vse8, "vsetivli zero, 4, e8, m1, ta, ma", "vse8.v v8, (a0)")             \
-        x(vse32, "vsetivli zero, 2, e32, m1, ta, ma", "vse32.v v8, (a0)")
-#define CBO_STORES(x) x(cbo_zero, "", "cbo.zero (a0)")
-LOADS(PROBE)
-STORES(PROBE)
-VECTOR_LOADS(PROBE)
-VECTOR_STORES(PROBE) CBO_STORES(PROBE)
+// clang-format off
+#define LOADS(x) \
+    x(lb, "", "lb a1, (a0)") \
+    x(lbu, "", "lbu a1, (a0)") \
+    x(lh, "", "lh a1, (a0)") \
+    x(lhu, "", "lhu a1, (a0)") \
+    x(lw, "", ".option norvc; lw a1, (a0); .option rvc") \
+    x(lwu, "", "lwu a1, (a0)") \
+    x(ld, "", ".option norvc; ld a1, (a0); .option rvc") \
+    x(c_lw, "", "c.lw a1, (a0)") \
+    x(c_ld, "", "c.ld a1, (a0)") \
+    x(c_ldsp, "mv t0, sp; mv sp, a0", "c.ldsp a1, 0(sp); mv sp, t0") \
+    x(flw, "", "flw fa1, (a0)") \
+    x(fld, "", ".4byte 0x00053587") \
+    x(c_fld, "", "c.fld fa1, (a0)") \
+    x(lr_w, "", "lr.w a1, (a0)") \
+    x(lr_d, "", "lr.d a1, (a0)")
+#define STORES(x) \
+    x(sb, "", "sb a1, (a0)") \
+    x(sh, "", "sh a1, (a0)") \
+    x(sw, "", ".option norvc; sw a1, (a0); .option rvc") \
+    x(sd, "", ".option norvc; sd a1, (a0); .option rvc") \
+    x(c_sw, "", "c.sw a1, (a0)") \
+    x(c_sd, "", "c.sd a1, (a0)") \
+    x(c_swsp, "mv t0, sp; mv sp, a0", "c.swsp a1, 0(sp); mv sp, t0") \
+    x(fsw, "", "fsw fa1, (a0)") \
+    x(fsd, "", ".4byte 0x00b53027") \
+    x(c_fsd, "", "c.fsd fa1, (a0)") \
+    x(amoadd_w, "", "amoadd.w a1, a1, (a0)") \
+    x(amoswap_d, "", "amoswap.d a1, a1, (a0)") \
+    x(amomaxu_w, "", "amomaxu.w a1, a1, (a0)")
+#define VECTOR_LOADS(x) \
+    x(vle8, "vsetivli zero, 4, e8, m1, ta, ma", "vle8.v v8, (a0)") \
+    x(vle64, "vsetivli zero, 2, e64, m1, ta, ma", "vle64.v v8, (a0)")
+#define VECTOR_STORES(x) \
+    x(vse8, "vsetivli zero, 4, e8, m1, ta, ma", "vse8.v v8, (a0)") \
+    x(vse32, "vsetivli zero, 2, e32, m1, ta, ma", "vse32.v v8, (a0)")
+#define CBO_STORES(x) \
+    x(cbo_zero, "", "cbo.zero (a0)")
+// clang-format on
+LOADS(PROBE);
+STORES(PROBE);
+VECTOR_LOADS(PROBE);
+VECTOR_STORES(PROBE);
+CBO_STORES(PROBE);
 
-    enum {
-        FETCH = 1,
-        ILLEGAL = 2,
-        LOAD = 5,
-        STORE = 7
-    };
+enum { FETCH = 1, ILLEGAL = 2, LOAD = 5, STORE = 7 };
+
 struct probe {
     const char *name, *pc;
     uint64_t (*run)(uint64_t);
