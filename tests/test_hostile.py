@@ -85,7 +85,9 @@ class Canary:
         }
         self.image = elf.with_suffix(".image")
         subprocess.run(
-            ["riscv64-linux-gnu-objcopy", "-O", "binary", elf, self.image], check=True
+            ["riscv64-linux-gnu-objcopy", "-O", "binary", "-R", ".data"]
+            + [elf, self.image],
+            check=True,
         )
         self.firmware = host.bytes(RAM, 64 * 1024)
         self.host_row = self.variable("host", 5)
@@ -146,7 +148,7 @@ class Canary:
             words = host.words(vcpu, PAGE // 8)
             if hart < self.harts:
                 assert words[0] == 0 and words[32] in (0, hart)
-                assert not any(words[39:192]), f"the stack of hart {hart}"
+                assert not any(words[40:192]), f"the stack of hart {hart}"
             else:
                 assert not any(words)
 
