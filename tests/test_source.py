@@ -82,6 +82,15 @@ def test_script(script):
     subprocess.run([shell, "-n", path], check=True)
 
 
+def test_promises():
+    """The tests that docs/security.md names are there."""
+    text = (ROOT / "docs/security.md").read_text()
+    named = set(re.findall(r"(test_\w+\.py)(?:::(test_\w+))?", text))
+    assert len(named) > 10
+    for file, test in named:
+        assert (f"def {test}(" if test else "def test_") in (ROOT / "tests" / file).read_text(), (file, test)
+
+
 def test_readme_table():
     """The README names the QEMUs that Debian 12 has, where its table is made.
 
