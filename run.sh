@@ -97,8 +97,6 @@ qemu=${QEMU:-qemu-system-riscv64}
 
 cross=${CROSS:-riscv64-linux-gnu-}
 [ -z "${QEMU:-}" ] || command -v "$qemu" >/dev/null || die "QEMU: there is no command $qemu"
-mkdir -p "$O"
-
 # What the kernel's file says at an offset: digits of bytes, or a number.
 bytes_at() { od -An -v -t x1 -j "$1" -N "$2" "$kernel" | tr -d ' \n'; }
 number_at() { od -An -v -t "u$2" -j "$1" -N "$2" "$kernel" | tr -d ' '; }
@@ -107,8 +105,10 @@ form='' own=("$kernel" "$initrd")
 if [ -n "$kernel" ]; then
 	[ -s "$kernel" ] || die "-k: $kernel is empty"
 	if [ "$(bytes_at 0 2)" = 1f8b ]; then
-		gzip -dc "$kernel" >"$O/kernel.gunzipped" 2>/dev/null || die "$kernel is no whole gzip file"
-		kernel=$O/kernel.gunzipped
+		unzipped=$(mktemp)
+		trap 'rm -f "$unzipped"' EXIT
+		gzip -dc "$kernel" >"$unzipped" 2>/dev/null || die "$kernel is no whole gzip file"
+		kernel=$unzipped
 	fi
 	case $(bytes_at 0 4)-$(bytes_at 56 4 2>/dev/null) in
 	*-52534305) form=Image ;; # "RSC\5" in the header
@@ -142,23 +142,21 @@ build() {
 [ -n "$kernel" ] || build "${kernel:=build/linux/arch/riscv/boot/Image}"
 case $form$initrd in
 '' | Image) build "${initrd:=build/rootfs/initramfs.cpio.gz}" ;;
-ELF | flat) initrd=$O/empty && : >"$initrd" ;;
 esac
 
 # Where the kernel belongs, where it ends with its .bss, and where it begins.
-ram=$((0x80000000)) binary=$kernel
+ram=$((0x80000000))
 case $form in
 flat)
 	at=${at:-$((ram + 0x200000))} entry=$at end=$((at + $(stat -Lc %s "$kernel")))
 	;;
 ELF)
-	at='' end=0 entry=$(number_at 24 8) binary=$O/kernel.binary
+	at='' end=0 entry=$(number_at 24 8)
 	while read -r type _ _ address _ size _; do
 		[ "$type" = LOAD ] || continue
 		((at = ${at:-address} < address ? ${at:-address} : address)) || :
 		((end = end > address + size ? end : address + size)) || :
 	done < <("${cross}readelf" -lW "$kernel")
-	"${cross}objcopy" -O binary "$kernel" "$binary"
 	;;
 *) at=$((ram + $(number_at 8 8))) entry=$at end=$((at + $(number_at 16 8))) ;;
 esac
@@ -170,14 +168,24 @@ fits() { # file begin end least most
 }
 middle=$((ram + (mem << 19)))
 fits "${own[0]:-our kernel}" $((at)) $end $ram $middle
-fits "${own[1]:-our initramfs}" $((middle + 0x10000)) $((middle + 0x10000 + $(stat -Lc %s "$initrd"))) \
-	$middle $((ram + (mem << 20)))
+[ -z "$initrd" ] || fits "${own[1]:-our initramfs}" $((middle + 0x10000)) \
+	$((middle + 0x10000 + $(stat -Lc %s "$initrd"))) $middle $((ram + (mem << 20)))
+
+# All is well, so from here on something is left behind.
+mkdir -p "$O"
+[ -n "$initrd" ] || { initrd=$O/empty && : >"$initrd"; }
+[ "${unzipped:-}" != "$kernel" ] || { kernel=$O/kernel.unzipped && mv "$unzipped" "$kernel"; }
+binary=$kernel
+if [ "$form" = ELF ]; then
+	binary=$O/kernel.binary
+	"${cross}objcopy" -O binary "$kernel" "$binary"
+	truncate -s $((end - at)) "$binary" # .bss: zeros
+fi
 [ "$form" != flat ] ||
 	printf 'run.sh: %s is neither an Image nor ELF: a flat binary for 0x%x\n' "${own[0]}" "$at" >&2
 if [ "$entry" = $ram ] && [ -z "$bare" ] && [[ $("$qemu" --version) = *"version 11.1."* ]]; then
 	echo "run.sh: QEMU 11.1 loses what a kernel that begins in M-mode needs (see the README): it will hang" >&2
 fi
-[ "$form" != ELF ] || truncate -s $((end - at)) "$binary" # .bss: zeros
 
 # make can't take a name with a space in it, but a link of ours can point there.
 link() { # name file
