@@ -13,10 +13,15 @@ FAIL = re.compile(rb"^FAIL .*$", re.MULTILINE)
 
 
 @pytest.fixture
-def start(boot, build_guest):
+def start(boot, build_guest, qemu):
     """start(HARTS, ARGUMENTS, ...): guests/sbi.c, running."""
+    # QEMU 7.2 on a busy machine now and then forgets a timer interrupt of a
+    # guest with several harts; handle_interrupts() in hv.c reminds it.
+    forgets = QEMUS.get("qemu-7.2") == qemu
 
     def start(harts, *arguments, kind="elf", **options):
+        if forgets and harts > 1:
+            arguments += ("forgets=1",)
         return boot(
             *("-k", build_guest("sbi").with_suffix("." + kind)),
             *("-c", harts, "--no-disk"),

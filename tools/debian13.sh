@@ -55,6 +55,7 @@ user() { # command
 say "./run.sh"
 coproc { user ./run.sh 2>&1; }
 exec 5<&"${COPROC[0]}" 6>&"${COPROC[1]}"
+pid=$COPROC_PID # bash forgets it when the process ends
 line=
 while [[ $line != *guest:~# ]] && IFS= read -r -n 1 -d '' -t 1800 -u 5 c; do
 	printf %s "$c"
@@ -63,7 +64,7 @@ done
 [[ $line = *guest:~# ]] || die "./run.sh came to no prompt"
 echo poweroff >&6
 cat <&5
-wait "$COPROC_PID" || die "./run.sh ended with status $?"
+wait "$pid" || die "./run.sh ended with status $?"
 
 # With that system's QEMU; the others are the same as everywhere.
 say "make check"

@@ -5,6 +5,7 @@
 //   srst=T,R     instead of the checks: a system reset of type T for reason R
 //   alone=1      while the other harts are stopped, not busy
 //   high=1       with bits set above the 32 that type and reason have
+//   forgets=1    don't count on the timer interrupts of QEMU 7.2, see forgets()
 //   legacy=8     instead of the checks: a legacy shutdown
 //   gentle       no addresses outside of RAM, which OpenSBI hangs on
 //
@@ -72,8 +73,20 @@ static void test_base(void) {
 
 // --- "Timer Extension" -------------------------------------------------------
 
+// Does QEMU 7.2 run several harts?  A timer's end that it has under way then
+// may come after the timer was set anew, or be lost until the next VM exit.
+static bool forgets(void) { return argument(arguments, "forgets=1"); }
+
+// Leaves to the hypervisor, with a call that is of no interest.
+static void remind(void) {
+    register uint64_t a7 asm("a7") = BASE, a6 asm("a6") = 0;
+    if (forgets())
+        asm volatile("ecall" ::"r"(a7), "r"(a6) : "a0", "a1", "memory");
+}
+
 // QEMU 7.2 does not show STIP to VS-mode in sip, so to look is to take it.
 static bool timer_pending(void) {
+    remind();
     trapped();
     csr_write(sie, STIP);
     csr_set(sstatus, SSTATUS_SIE);
@@ -97,7 +110,8 @@ static void test_timer(struct hart *h) {
             set_timer(old, 0);
             check(until(timer_pending(), PATIENCE), true, "past: STIP");
             set_timer(old, never[i]);
-            check(timer_pending(), false, "STIP after set_timer %ld", never[i]);
+            check(timer_pending() && !forgets(), false,
+                  "STIP after set_timer %ld", never[i]);
         }
         for (unsigned i = 0; i < 5; i++) {
             uint64_t when = now() + (2 << i) * MS / 2;
@@ -106,7 +120,8 @@ static void test_timer(struct hart *h) {
             check(came, true, "future: STIP");
             check(now() >= when, true, "no STIP before the time");
             set_timer(old, now() + 60000 * MS);
-            check(timer_pending(), false, "STIP after set_timer far away");
+            check(timer_pending() && !forgets(), false,
+                  "STIP after set_timer far away");
             set_timer(old, now());
             check(until(timer_pending(), PATIENCE), true, "now: STIP");
         }
@@ -118,7 +133,7 @@ static void test_timer(struct hart *h) {
         uint64_t when = now() + 2 * MS;
         set_timer(old, when);
         csr_set(sstatus, SSTATUS_SIE);
-        bool came = until(*&h->has_trapped, PATIENCE);
+        bool came = until((remind(), *&h->has_trapped), PATIENCE);
         csr_clear(sstatus, SSTATUS_SIE);
         check(came, true, "timer interrupt");
         check(now() >= when, true, "no timer interrupt before the time");

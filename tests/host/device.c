@@ -58,17 +58,16 @@ static void turn_on(unsigned slot) {
     q->used = (uint16_t *)used;
 }
 
-// Takes the chain that begins at HEAD.  False if the device gives up, as it has
-// to where no descriptor is.
+// Takes the chain that begins at HEAD.  False if the device gives up: where no
+// descriptor is, which is how the hypervisor stops it; in a circle, which a
+// guest can make of descriptors that it uses again too early.
 static bool take(struct device_queue *q, uint16_t head) {
-    if (head >= q->num)
-        return false;
     unsigned length = 0;
     uint16_t i = head;
     struct entry d;
     do {
-        check(i < q->num);
-        check(length++ < q->num);
+        if (i >= q->num || length++ == q->num)
+            return false;
         d = q->desc[i];
         check(!(d.flags & ~(F_NEXT | F_WRITE)));
         if (!d.len)
