@@ -5,10 +5,13 @@ line for what is wrong, and ends with the line `done: N checks, M failed`.  All
 run on the hypervisor and, as the reference, on QEMU without it.
 """
 
+import functools
 import os
 import random
 import re
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -84,11 +87,55 @@ def machine(request):
     return request.param
 
 
+# Writes mstatus.MPV, and types what it reads: 1 or 0.
+MPV = """
+        .globl  _start
+_start: li      t0, 1 << 39
+        csrw    mstatus, t0
+        csrr    t1, mstatus
+        and     t1, t1, t0
+        srli    t1, t1, 39
+        addi    t1, t1, '0'
+        li      t0, 0x10000000  # UART
+        sb      t1, (t0)
+        li      t1, '\\n'
+        sb      t1, (t0)
+1:      j       1b
+"""
+
+
+@functools.cache
+def has_mpv(qemu):
+    """Not so on QEMU 10.0.13 and 11.1: the firmware can't hand a guest's trap to
+    the hypervisor there, because it doesn't get out of the virtual mode."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, elf = f"{folder}/mpv.S", f"{folder}/mpv"
+        Path(source).write_text(MPV)
+        link = "-nostdlib -static -Wl,--build-id=none,-Ttext=0x80000000".split()
+        subprocess.run([f"{CROSS}gcc", *link, source, "-o", elf], check=True)
+        command = [qemu, *BARE.split(), "-cpu", "rv64,h=true", "-kernel", elf]
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        ) as process:
+            line = process.stdout.readline()
+            process.kill()
+    assert line.strip() in (b"0", b"1")
+    return line.strip() == b"1"
+
+
+def test_warning(run_sh, kernels, qemu):
+    """run.sh says so where the QEMU is one of those."""
+    kernel = kernels / "clint.elf"
+    result = run_sh("--dry-run", "--no-disk", "-k", kernel, QEMU=qemu)
+    assert result.returncode == 0
+    assert ("hangs on this QEMU" in result.stderr) == (not has_mpv(qemu))
+
+
 @pytest.fixture
 def start(boot, spawn, qemu, kernels, machine):
     """start(NAME, ...): that kernel, on the hypervisor or without it."""
-    if machine == "hv" and QEMUS.get("qemu-11.1") == qemu:
-        pytest.skip("QEMU 11.1: mstatus.MPV can't be written, see test_mpv")
+    if machine == "hv" and not has_mpv(qemu):
+        pytest.skip("mstatus.MPV can't be written on this QEMU")
 
     def start(name, harts=1, disk=None, flat=False, qemu_args=""):
         kernel = kernels / (name if flat else f"{name}.elf")
@@ -181,32 +228,6 @@ def run_super(start, machine, qemu, disk):
         check_super(guest, harts, disk, hides_stip)
 
     return run
-
-
-def test_mpv(spawn, qemu, tmp_path):
-    """Can M-mode write mstatus.MPV?  If QEMU 11.1 could, nothing would be skipped."""
-    source, elf = tmp_path / "mpv.S", tmp_path / "mpv"
-    source.write_text(
-        """
-        .globl  _start
-_start: li      t0, 1 << 39     # MPV
-        csrw    mstatus, t0
-        csrr    t1, mstatus
-        and     t1, t1, t0
-        srli    t1, t1, 39
-        addi    t1, t1, '0'
-        li      t0, 0x10000000  # UART
-        sb      t1, (t0)
-        li      t1, '\n'
-        sb      t1, (t0)
-1:      j       1b
-"""
-    )
-    link = "-nostdlib -static -Wl,--build-id=none,-Ttext=0x80000000".split()
-    subprocess.run([f"{CROSS}gcc", *link, source, "-o", elf], check=True)
-    guest = spawn([qemu, *BARE.split(), "-cpu", "rv64,h=true", "-kernel", elf])
-    written = guest.expect(rb"([01])\n")[1]
-    assert written == (b"0" if QEMUS.get("qemu-11.1") == qemu else b"1")
 
 
 @pytest.mark.parametrize("harts", [1, 2, 4])
