@@ -352,19 +352,15 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"tested on {name} ({path})")
     if os.environ.get("SKIPPED"):
         terminalreporter.write_line("SKIP: " + os.environ["SKIPPED"])
-    if os.environ.get("TESTED"):
+    failed = any(count[name, "failed"] + count[name, "error"] for name in [*QEMUS, None])
+    if os.environ.get("TESTED") and not failed:
         Path(os.environ["TESTED"]).write_text(table(count, said))
 
 
 def table(count, said):
-    """What was tested, for the README."""
-    lines = ["| QEMU | OpenSBI | its SBI | tests passed | failed | skipped |"]
-    lines += ["|---|---|---|---|---|---|"]
-    for name in [*QEMUS, None]:
-        cells = [name.replace("qemu-", "") if name else "(none needed)"]
-        cells += [said.get((name, key), "") for key in ("OpenSBI", "SBI")]
-        cells += [count[name, "passed"]]
-        cells += [count[name, "failed"] + count[name, "error"]]
-        cells += [count[name, "skipped"]]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    """The QEMUs on which everything has passed, for the README."""
+    lines = ["| QEMU | OpenSBI | its SBI | tests skipped |", "|---|---|---|---|"]
+    for name in QEMUS:
+        cells = [name.replace("qemu-", ""), said[name, "OpenSBI"], said[name, "SBI"]]
+        lines.append("| " + " | ".join([*cells, str(count[name, "skipped"])]) + " |")
     return "\n".join(lines) + "\n"
