@@ -49,6 +49,8 @@ ROWS, COLUMNS = 30, 100  # no terminal's default
 ISA = "/proc/device-tree/cpus/cpu@0/riscv,isa"  # in the guest
 PROMPT = rb"guest:[~/][^ #]*# "
 
+QEMU_SAYS = re.compile(rb"qemu-system-riscv64: [^\n]*\n")
+
 # What none of the consoles may show.
 TROUBLE = re.compile(
     rb"^(hv: .*|.*(Kernel panic|Oops|BUG:|WARNING:|Call Trace|rcu.*stall).*)$",
@@ -116,7 +118,7 @@ class Guest:
         end = time.monotonic() + TIMEOUT
         start = self.seen
         while not (match := re.compile(pattern).search(self.console, start)):
-            start = max(start, len(self.console) - 200)
+            start = max(self.seen, len(self.console) - 400)
             assert self.read(end), f"the console ended without {pattern}"
         self.seen = match.end()
         return match
@@ -131,7 +133,10 @@ class Guest:
         except OSError:  # so Linux says that nobody has the terminal any more
             data = b""
         # The guest's terminal makes CR LF of LF, ours makes CR CR LF of it.
+        tail = max(self.seen, len(self.console) - 200)
         self.console += data.replace(b"\r", b"")
+        # QEMU's own messages may come in the middle of anything.
+        self.console[tail:] = QEMU_SAYS.sub(b"", self.console[tail:])
         return bool(data)
 
     def wait_for_prompt(self):

@@ -60,6 +60,9 @@ def test_headers():
 
 
 def test_format():
+    version = subprocess.run(["clang-format", "--version"], capture_output=True, text=True)
+    if " 14." not in version.stdout:
+        pytest.skip("other versions of clang-format than 14 want other lines")
     result = subprocess.run(
         ["clang-format", "--dry-run", "-Werror", *names("*.[ch]", "tests/**/*.[ch]")],
         cwd=ROOT,
