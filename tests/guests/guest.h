@@ -224,6 +224,16 @@ __attribute__((unused)) static bool trapped(void) {
     return yes;
 }
 
+// QEMU 7.2 does not show STIP to VS-mode in sip, so to look is to take it.
+__attribute__((unused)) static bool timer_pending(void) {
+    trapped();
+    csr_write(sie, STIP);
+    csr_set(sstatus, SSTATUS_SIE);
+    csr_clear(sstatus, SSTATUS_SIE);
+    csr_write(sie, 0);
+    return trapped();
+}
+
 // Compares two snapshots of sbi_call().  SBI "Binary Encoding": all registers
 // but a0 and a1 are preserved; "Legacy Extensions": all but a0.
 __attribute__((used)) void check_call(uint64_t *before, uint64_t *after) {
