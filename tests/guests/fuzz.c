@@ -160,7 +160,7 @@ static void sleep(uint64_t *count) {
     count[SLEEPS]++;
     csr_write(sie, STIP | (below(2) ? SSIP : 0));
     quick_sbi(TIME, 0, now() + below(2000), 0);
-    asm volatile("wfi");
+    wfi();
     csr_write(sie, 0);
 }
 

@@ -4,18 +4,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-#define csr_read(csr)                                                          \
-    ({                                                                         \
-        uint64_t value_;                                                       \
-        asm volatile("csrr %0, " #csr : "=r"(value_)::"memory");               \
-        value_;                                                                \
-    })
-#define csr_write(csr, v) csr_op_("csrw", csr, v)
-#define csr_set(csr, v) csr_op_("csrs", csr, v)
-#define csr_clear(csr, v) csr_op_("csrc", csr, v)
-#define csr_op_(op, csr, v)                                                    \
-    asm volatile(op " " #csr ", %0" ::"rK"((uint64_t)(v)) : "memory")
+#include "../../csr.h"
 
 enum { SSIP = 1 << 1, STIP = 1 << 5, SEIP = 1 << 9, SSTATUS_SIE = 1 << 1 };
 enum { SSTATUS_SPIE = 1 << 5, SSTATUS_SPP = 1 << 8, SSTATUS_VS = 3 << 9 };

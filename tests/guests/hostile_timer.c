@@ -6,8 +6,6 @@
 static const uint64_t past[] = {0, 1, 1000};
 static const uint64_t never[] = {-1ul, -2ul, 1ul << 63, (1ul << 63) - 1};
 
-static void wfi(void) { asm volatile("wfi" ::: "memory"); }
-
 static void set(uint64_t when) {
     check(sbi(TIME, 0, when).error, OK, "set_timer %ld", when);
 }

@@ -162,7 +162,7 @@ static void take_ipis(struct hart *h) {
     h->out = 1;
     while (h->in != STOP) {
         if (h->in == 1)
-            asm volatile("wfi");
+            wfi();
         if (ipi_pending()) {
             csr_clear(sip, SSIP);
             ipis[h->a0]++;
