@@ -3,16 +3,7 @@
 // (device.c).
 #include "../../virtio.c"
 #include "device.h"
-
-static const uint8_t *data; // what is left of the input
-static size_t size;
-
-static uint64_t take(unsigned bytes) {
-    uint64_t value = 0;
-    for (; bytes && size; bytes--, size--)
-        value = value << 8 | *data++;
-    return value;
-}
+#include "fuzz.h"
 
 // Where something is: mostly in RAM, near its end, or anywhere.
 static gpa_t place(void) {

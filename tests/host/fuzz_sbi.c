@@ -1,16 +1,6 @@
 // libFuzzer: SBI calls with any registers, to a firmware that answers anything.
 // What may get through to it is listed here.
-#include "machine.h"
-
-static const uint8_t *data; // what is left of the input
-static size_t size;
-
-static uint64_t take(unsigned bytes) {
-    uint64_t value = 0;
-    for (; bytes && size; bytes--, size--)
-        value = value << 8 | *data++;
-    return value;
-}
+#include "fuzz.h"
 
 // An argument: often one of those on which something hangs.
 static uint64_t argument(void) {

@@ -1,0 +1,14 @@
+// How the fuzzers take numbers from their input: big-endian, with fewer bytes
+// at its end, and then 0.
+#pragma once
+#include "machine.h"
+
+static const uint8_t *data; // what is left of the input
+static size_t size;
+
+static uint64_t take(unsigned bytes) {
+    uint64_t value = 0;
+    for (; bytes && size; bytes--, size--)
+        value = value << 8 | *data++;
+    return value;
+}
