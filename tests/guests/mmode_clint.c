@@ -5,7 +5,6 @@
 
 const uint64_t tick_cause = INTERRUPT | SSI;
 const bool uart_reads_isr = false;
-uint64_t first_tick[MAX_HARTS];
 
 // For timervec: room for three registers, where mtimecmp is, the interval.
 static uint64_t scratch[MAX_HARTS][5];
@@ -39,7 +38,9 @@ void tick_acknowledge(void) { csr_clear(sip, SIP_SSIP); }
 // as it would in xv6.  So the first comes later than the others.
 #define FIRST_INTERVAL (30 * INTERVAL)
 
-static void start_timer(void) {
+void start_timer(const void *dtb) {
+    (void)dtb;
+    csr_set(sie, SIP_SSIP);
     uint64_t id = csr_read(mhartid);
     uint64_t now = reg64(CLINT_MTIME);
     reg64(CLINT_MTIMECMP(id)) = first_tick[id] = now + FIRST_INTERVAL;
@@ -49,22 +50,4 @@ static void start_timer(void) {
     csr_write(mtvec, timervec);
     csr_set(mstatus, STATUS_MIE);
     csr_set(mie, MIP_MTIP);
-}
-
-_Noreturn void start(const void *dtb) {
-    uint64_t mstatus = csr_read(mstatus) & ~(uint64_t)STATUS_MPP;
-    csr_write(mstatus, mstatus | STATUS_MPP_S);
-    csr_write(mepc, super_main);
-    csr_write(satp, 0);
-    csr_write(medeleg, 0xffff);
-    csr_write(mideleg, 0xffff);
-    csr_set(sie, SIP_SEIP | SIP_STIP | SIP_SSIP);
-    csr_write(pmpaddr0, 0x3fffffffffffff); // all of memory,
-    csr_write(pmpcfg0, 0xf);               // top of range: read, write, execute
-    start_timer();
-    uint64_t id = csr_read(mhartid);
-    if (id == 0)
-        harts = dtb_harts(dtb);
-    asm volatile("mv tp, %0\n mret" ::"r"(id));
-    __builtin_unreachable();
 }

@@ -1,4 +1,4 @@
-// The S-mode part of a teaching kernel, in the order in which xv6 does things:
+// A teaching kernel, in the order in which xv6 does things: out of M-mode,
 // UART, page table, traps, PLIC, disk; then, instead of a shell, checks.
 #include "mmode_super.h"
 
@@ -26,6 +26,29 @@ static void interrupts_on(void) {
 }
 static void interrupts_off(void) {
     csr_write(sstatus, csr_read(sstatus) & ~(uint64_t)STATUS_SIE);
+}
+
+// --- Out of M-mode -----------------------------------------------------------
+
+uint64_t first_tick[MAX_HARTS];
+static void super_main(void);
+
+_Noreturn void start(const void *dtb) {
+    uint64_t mstatus = csr_read(mstatus) & ~(uint64_t)STATUS_MPP;
+    csr_write(mstatus, mstatus | STATUS_MPP_S);
+    csr_write(mepc, super_main);
+    csr_write(satp, 0);
+    csr_write(medeleg, 0xffff);
+    csr_write(mideleg, 0xffff);
+    csr_set(sie, SIP_SEIP | SIP_STIP);
+    csr_write(pmpaddr0, 0x3fffffffffffff); // all of memory,
+    csr_write(pmpcfg0, 0xf);               // top of range: read, write, execute
+    asm volatile("csrr tp, mhartid");
+    if (hart() == 0)
+        harts = dtb_harts(dtb);
+    start_timer(dtb);
+    asm volatile("mret");
+    __builtin_unreachable();
 }
 
 // --- UART: 16550, echo by interrupts -----------------------------------------
@@ -633,7 +656,7 @@ static void check_user(void) {
     CHECK("U-mode: ebreak", s->faults[CAUSE_BREAK], 1);
 }
 
-void super_main(void) {
+static void super_main(void) {
     if (hart() == 0) {
         uart_init();
         print("kernel: starting on %u harts\n", (uint64_t)harts);

@@ -1,5 +1,5 @@
-// What mmode_clint.c and mmode_sstc.c tell the part that runs in S-mode, and
-// what its C and its assembly share.
+// What mmode_clint.c and mmode_sstc.c do for mmode_super.c, and what its C and
+// its assembly share.
 #pragma once
 // struct trapframe, behind the 32 registers
 #define FRAME_SP 256
@@ -15,6 +15,11 @@
 #ifndef __ASSEMBLER__
 #include "mmode_lib.h"
 
+// Called in M-mode on each hart, last before mret.  It notes when the first
+// tick is due, and parks the hart if it has no such timer.
+void start_timer(const void *dtb);
+extern uint64_t first_tick[MAX_HARTS];
+
 // Called in S-mode by the trap handler: the scause of a tick, and what is to be
 // done for the next one to come.
 extern const uint64_t tick_cause;
@@ -22,9 +27,4 @@ void tick_acknowledge(void);
 
 // Does the driver of the UART read ISR?  xv6's does since 2024.
 extern const bool uart_reads_isr;
-
-// When this hart's first tick was due.
-extern uint64_t first_tick[MAX_HARTS];
-
-void super_main(void);
 #endif
