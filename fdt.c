@@ -77,20 +77,18 @@ uint64_t fdt_number(fdt_prop reg, unsigned n) {
 const void *fdt_value(const char *name) {
     fdt_prop p = find(host.fdt, NULL, name);
     if (!p)
-        die("the host's device tree lacks riscv,isa or the timebase");
+        die("the host's device tree lacks riscv,isa");
     return p + 3;
 }
 
-// Whether ISA ("rv64imac_zicsr_zba") has what EXTENSION begins with: a letter,
-// or '_' and a name up to the next.
+// Whether ISA ("rv64imac_zicsr_zba") has EXTENSION: a letter, or '_' and a
+// name.
 bool isa_has(const char *isa, const char *extension) {
-    size_t i, n = 1;
-    while (extension[0] == '_' && extension[n] && extension[n] != '_')
-        n++;
-    for (isa += 4; *isa && !(n == 1 && *isa == '_'); isa++) {
-        for (i = 0; i < n && isa[i] == extension[i];)
+    for (isa += 4; *isa && (extension[1] || *isa != '_'); isa++) {
+        size_t i = 0;
+        while (extension[i] && isa[i] == extension[i])
             i++;
-        if (i == n && (n == 1 || isa[n] == '_' || !isa[n]))
+        if (!extension[i] && (i == 1 || isa[i] == '_' || !isa[i]))
             return true;
     }
     return false;
@@ -106,22 +104,21 @@ static void copy(uint32_t *fdt, const char *name) {
 }
 
 // Fills in what is the host's to say in the guest's device tree, a copy of
-// guest.dts.  The ISA there has all that a guest may be told of: what needs
-// nothing but the hart, or what init_csrs() passes on.
+// guest.dts.  The ISA there is a list of strings, "rv64" and all extensions
+// that a guest may be told of: what needs nothing but the hart, or what
+// init_csrs() passes on.  Those that the host has become one string.
 void finish_guest_fdt(uint32_t *fdt) {
     for (fdt_prop p = NULL; (p = find(fdt, p, "riscv,isa"));) {
-        char *to = (char *)(fdt + (p + 3 - fdt));
-        bool letters = true, take = true;
-        for (const char *from = to; *from; from++) {
-            letters = letters && *from != '_';
-            if ((letters && from >= (char *)(p + 4)) || *from == '_')
-                take = isa_has(host.isa, from) &&
-                       (host.sstc || !same(from, "_sstc")); // it is the last
-            if (take)
-                *to++ = *from;
+        char *to = (char *)(fdt + (p + 3 - fdt)), *end = to + be32(p[1]);
+        to += 4;
+        for (const char *from = to + 1; from < end; from++) {
+            bool take =
+                isa_has(host.isa, from) && (host.sstc || !same(from, "_sstc"));
+            for (; *from; from++)
+                if (take)
+                    *to++ = *from;
         }
-        while (*to)
-            *to++ = 0;
+        memset(to, 0, end - to);
     }
     copy(fdt, "timebase-frequency");
     copy(fdt, "rng-seed");

@@ -49,7 +49,9 @@ ROWS, COLUMNS = 30, 100  # no terminal's default
 ISA = "/proc/device-tree/cpus/cpu@0/riscv,isa"  # in the guest
 PROMPT = rb"guest:[~/][^ #]*# "
 
-QEMU_SAYS = re.compile(rb"qemu-system-riscv64: [^\n]*\n")
+# What may come in the middle of anything: QEMU's own messages, and the kernel's
+# that the host was busy with other things than it.
+ASIDE = re.compile(rb"(qemu-system-riscv64: |\[ *\d+\.\d+\] hrtimer: interrupt took )[^\n]*\n")
 
 # What none of the consoles may show.
 TROUBLE = re.compile(
@@ -135,8 +137,7 @@ class Guest:
         # The guest's terminal makes CR LF of LF, ours makes CR CR LF of it.
         tail = max(self.seen, len(self.console) - 200)
         self.console += data.replace(b"\r", b"")
-        # QEMU's own messages may come in the middle of anything.
-        self.console[tail:] = QEMU_SAYS.sub(b"", self.console[tail:])
+        self.console[tail:] = ASIDE.sub(b"", self.console[tail:])
         return bool(data)
 
     def wait_for_prompt(self):
