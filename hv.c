@@ -9,7 +9,6 @@
 
 struct host host;
 struct vcpu vcpus[MAX_HARTS];
-int booted;
 
 // Makes the guest take exception CAUSE with TVAL in its stval, as if its own
 // hart had raised it: Priv. "Trap Entry into VS-mode", in which the guest's
@@ -36,8 +35,10 @@ static void handle_interrupts(struct vcpu *v) {
     if (pending & SIP_SSIP) { // another hart of the guest's sent an IPI
         csr_clear(sip, SIP_SSIP);
         csr_set(hvip, HVIP_VSSIP);
+        if (host.resetting) // or waits for this one to stop
+            host_sbi(SBI_EXT_HSM, HART_STOP, (uint64_t[5]){0});
     }
-    if (pending & enabled & SIP_STIP) { // only without Sstc, see set_timer()
+    if (pending & enabled & SIP_STIP) { // see set_timer() and clint_access()
         if (!v->mmode)
             csr_set(hvip, HVIP_VSTIP);
         csr_clear(sie, SIP_STIP); // until the guest sets its timer again
@@ -125,6 +126,10 @@ static void find_host(const uint32_t *fdt) {
     host.isa = fdt_value("riscv,isa");
     if (!isa_has(host.isa, "h"))
         die("this hart has no H extension: start QEMU with -cpu rv64,h=true");
+    // QEMU 7.2 keeps STCE without having Sstc, firmware may leave Sstc switched
+    // off: both must say so.
+    csr_write(henvcfg, HENVCFG_STCE);
+    host.sstc = csr_read(henvcfg) & HENVCFG_STCE && isa_has(host.isa, "_sstc");
     fdt_prop plic = fdt_find_reg(NULL, "compatible", "sifive,plic-1.0.0");
     host.plic = fdt_number(plic, 0);
     host.uart = fdt_number(fdt_find_reg(NULL, "compatible", "ns16550a"), 0);
@@ -159,18 +164,15 @@ static void init_csrs(void) {
     // of time with vstimecmp.
     csr_write(henvcfg, HENVCFG_STCE | HENVCFG_PBMTE | HENVCFG_ADUE |
                            HENVCFG_CBZE | HENVCFG_CBCFE | HENVCFG_CBIE);
-    // QEMU 7.2 keeps STCE without having Sstc, firmware may leave Sstc switched
-    // off: both must say so.
-    host.sstc = csr_read(henvcfg) & HENVCFG_STCE && isa_has(host.isa, "_sstc");
     if (host.sstc)
         csr_write(vstimecmp, -1);
     use_guest_ram();
     csr_write(sie, SIP_SSIP | SIP_SEIP);
 }
 
-// Enters the guest where START says, on V's hart, in the state in which SBI's
-// HSM starts a hart: VS-mode, no translation of its own, no interrupts.
-_Noreturn void start_guest(struct vcpu *v, const struct start *start) {
+// Enters the guest where V->start says, in the state in which SBI's HSM starts
+// a hart: VS-mode, no translation of its own, no interrupts.
+_Noreturn void start_guest(struct vcpu *v) {
     csr_write(hstatus,
               HSTATUS_SPV | HSTATUS_SPVP | HSTATUS_VTW | HSTATUS_VSXL_64);
     csr_write(vsstatus, SSTATUS_UXL_64);
@@ -178,40 +180,33 @@ _Noreturn void start_guest(struct vcpu *v, const struct start *start) {
     // The guest may use FP and vector registers.  We are compiled without, so
     // they stay in the hart and are never saved.
     csr_set(sstatus, SSTATUS_SPP | SSTATUS_FS | SSTATUS_VS);
-    csr_write(sepc, start->pc);
+    csr_write(sepc, v->start.pc);
     v->regs[10] = v->hart;
-    v->regs[11] = start->opaque;
+    v->regs[11] = v->start.opaque;
     if (guest.entry == GUEST_RAM) // where the board's firmware would be
         mmode_start(v);
     enter_guest(v);
 }
 
-// A hart that start_hart() has started, from boot.S.
-_Noreturn void main_secondary(uint64_t hart, const struct start *start) {
-    vcpus[hart].hart = hart;
-    init_csrs();
-    start_guest(&vcpus[hart], start);
-}
-
-// The boot hart, from boot.S: HART is its number, whichever the firmware chose,
-// FDT the host's device tree.
+// Each hart comes here, from boot.S.  HART is its number; the first may be any,
+// whichever the firmware chose, and gets FDT, the host's device tree.  The
+// others come when start_hart() wants them.
 _Noreturn void main(uint64_t hart, const uint32_t *fdt) {
-    // A hart that the guest has started, and that was slow to get ready for it,
-    // may come here, too: OpenSBI before 1.3 lets it go before it has noted
-    // where to (in sbi_hsm_hart_start()).
-    if (__atomic_exchange_n(&booted, 1, __ATOMIC_RELAXED))
-        main_secondary(hart, vcpus[hart].start);
-    find_host(fdt);
-    if (guest.harts > MAX_HARTS || hart >= guest.harts)
-        die("the guest has %lx harts, this is hart %lx", guest.harts, hart);
-    vcpus[hart].hart = hart;
+    struct vcpu *v = &vcpus[hart];
+    if (!__atomic_exchange_n(&host.running, 1, __ATOMIC_RELAXED)) {
+        find_host(fdt);
+        if (guest.harts > MAX_HARTS || hart >= guest.harts)
+            die("the guest has %lx harts, this is %lx", guest.harts, hart);
+        plic_init();
+        uart_init();
+        virtio_init();
+        load(&guest.kernel);
+        load(&guest.initrd);
+        load(&guest.dtb);
+        finish_guest_fdt(guest_ptr(guest.dtb.gpa, 0));
+        v->start = (struct start){guest.entry, guest.dtb.gpa};
+    }
+    v->hart = hart;
     init_csrs();
-    plic_init();
-    uart_init();
-    virtio_init();
-    load(&guest.kernel);
-    load(&guest.initrd);
-    load(&guest.dtb);
-    finish_guest_fdt(guest_ptr(guest.dtb.gpa, 0));
-    start_guest(&vcpus[hart], &(struct start){guest.entry, guest.dtb.gpa});
+    start_guest(v);
 }

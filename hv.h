@@ -9,10 +9,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef uint64_t gpa_t; // guest-physical: what the guest takes for physical
-typedef uint64_t hpa_t; // host-physical: what the memory bus sees.  We run with
-                        // satp = Bare, so it is also a C pointer
-typedef uint64_t gva_t; // guest-virtual: what a program in the guest sees
+// Guest-physical: what the guest takes for physical.  Host-physical: what the
+// memory bus sees; we run with satp = Bare, so it is also a C pointer.  Guest-
+// virtual: what a program in the guest sees.
+typedef uint64_t gpa_t, hpa_t, gva_t;
 
 #define MIB (1ul << 20)
 #define GIB (1ul << 30)
@@ -59,10 +59,10 @@ enum { SBI_EXT_TIME = 0x54494d45, SBI_EXT_RFENCE = 0x52464e43 };
 enum { SBI_EXT_SRST = 0x53525354, SBI_EXT_DBCN = 0x4442434e };
 enum { SBI_ERR_NOT_SUPPORTED = -2, SBI_ERR_INVALID_PARAM = -3 };
 #define SBI_ERR_INVALID_ADDRESS (-5)
+enum { HART_START, HART_STOP, HART_GET_STATUS, HART_SUSPEND, HART_STOPPED = 1 };
 enum { SBI_REMOTE_FENCE_I = 0, SBI_REMOTE_HFENCE_GVMA = 4 };
 enum { SBI_REMOTE_HFENCE_VVMA_ASID = 5, SBI_REMOTE_HFENCE_VVMA = 6 };
-enum { SBI_SRST_SHUTDOWN = 0, SBI_SRST_WARM_REBOOT = 2 };
-#define SBI_SRST_SYSTEM_FAILURE 1
+enum { SBI_SRST_SHUTDOWN, SBI_SRST_FAILURE = 1, SBI_SRST_WARM_REBOOT = 2 };
 
 // --- The machine the guest sees; guest.dts says the same to the guest --------
 #define GUEST_RAM 0x80000000ul
@@ -83,16 +83,22 @@ struct exit {
     uint64_t htinst; // the trapping instruction, where the hart tells it
 };
 
+// Where a hart of the guest's begins, and with what in a1.
+struct start {
+    gpa_t pc;
+    uint64_t opaque;
+};
+
 // One virtual hart.  It runs on the hart of the same number and nowhere else.
 // It is one page, with the hart's stack at the page's end: what an exit touches
 // is close together, because the switch between guest and hypervisor has
 // flushed the TLB, and each page costs a refill.
 extern struct vcpu {
-    uint64_t regs[32];         // x0 to x31; trap.S knows that they come first
-    uint64_t hart;             // mhartid, the guest's and ours
-    struct exit exit;          // why it is not running
-    struct mmode *mmode;       // of a guest that began in M-mode, else NULL
-    const struct start *start; // what start_hart() wants of it
+    uint64_t regs[32];   // x0 to x31; trap.S knows that they come first
+    uint64_t hart;       // mhartid, the guest's and ours
+    struct exit exit;    // why it is not running
+    struct mmode *mmode; // of a guest that began in M-mode, else NULL
+    struct start start;  // where it begins, as start_hart() wants it
 } __attribute__((aligned(PAGE))) vcpus[MAX_HARTS];
 
 // A load or store at an address that is no memory.
@@ -129,6 +135,8 @@ extern struct host {
     const char *isa;
     hpa_t plic, uart;
     bool sstc; // its harts compare time with vstimecmp by themselves
+    // The first hart is running; all but one shall stop.
+    int running, resetting;
 } host;
 
 // The guest as it was built into us (guest.S).
@@ -142,29 +150,23 @@ extern const struct guest {
     uint64_t harts;
 } guest;
 
-// Where a hart of the guest's begins, and with what in a1.
-struct start {
-    gpa_t pc;
-    uint64_t opaque;
-};
-
 // --- What each file offers the ones above it ---------------------------------
 
 // boot.S, trap.S, guest.S, hv.ld
 _Noreturn void enter_guest(struct vcpu *v);
 long hlvx_hu(gva_t gva), hlv_bu(gva_t gva);
-extern char boot_secondary[], hv_end[];
+extern char boot[], hv_end[];
 
 // hv.c
 unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval);
-_Noreturn void start_guest(struct vcpu *v, const struct start *start);
+_Noreturn void start_guest(struct vcpu *v);
 
 // mmio.c
 unsigned handle_mmio(struct vcpu *v);
 
 // sbi.c
 unsigned handle_sbi(struct vcpu *v);
-struct sbiret start_hart(struct vcpu *v, uint64_t hart, struct start start);
+struct sbiret start_hart(uint64_t hart, struct start start);
 
 // mmode.c
 void mmode_start(struct vcpu *v);

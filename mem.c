@@ -6,10 +6,9 @@
 // Sv39x4: Sv39 with a root of 2,048 entries instead of 512, so that a
 // guest-physical address has 41 bits (Priv. "Guest-Physical Address
 // Translation").  The root is 16 KiB and aligned to that.
-#define ROOT_SIZE (16 * 1024)
+enum { ROOT_SIZE = 16 * 1024 };
 
-static hpa_t heap;
-static hpa_t heap_end;
+static hpa_t heap, heap_end;
 static uint64_t *root;
 static char *guest_ram; // HPA of GUEST_RAM
 static uint64_t guest_ram_size;
@@ -37,13 +36,12 @@ void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm) {
         uint64_t leaf = GIB;
         while (((gpa | hpa) & (leaf - 1)) || size < leaf)
             leaf /= 512;
-        uint64_t *table = root;
-        uint64_t *pte = &table[gpa / GIB % 2048];
+        uint64_t *pte = &root[gpa / GIB % 2048];
         for (uint64_t span = GIB; span > leaf; span /= 512) {
             if (!*pte)
                 *pte = (hpa_t)alloc(PAGE, PAGE) >> 2 | PTE_V;
-            table = (uint64_t *)((*pte & ~0x3fful) << 2);
-            pte = &table[gpa / (span / 512) % 512];
+            pte = (uint64_t *)((*pte & ~0x3fful) << 2); // the next table
+            pte += gpa / (span / 512) % 512;
         }
         *pte = perm ? hpa >> 2 | perm | PTE_V | PTE_U | PTE_A | PTE_D : 0;
         gpa += leaf;

@@ -105,7 +105,6 @@ unsigned handle_mmio(struct vcpu *v) {
         ;
     done = done && access_device(v, &a, e->gpa);
     __atomic_store_n(&busy, 0, __ATOMIC_RELEASE);
-    return done      ? a.length
-           : a.store ? inject(v, CAUSE_STORE_ACCESS, e->tval)
-                     : inject(v, CAUSE_LOAD_ACCESS, e->tval);
+    uint64_t fault = a.store ? CAUSE_STORE_ACCESS : CAUSE_LOAD_ACCESS;
+    return done ? a.length : inject(v, fault, e->tval);
 }

@@ -36,7 +36,7 @@ void mmode_start(struct vcpu *v) {
     // On a board without firmware all harts begin at once.  The one that begins
     // here starts the others; they try to as well, and the firmware says no.
     for (uint64_t hart = 0; hart < guest.harts; hart++)
-        start_hart(v, hart, (struct start){guest.entry, guest.dtb.gpa});
+        start_hart(hart, (struct start){guest.entry, guest.dtb.gpa});
 }
 
 // At the end of each exit: takes the timer interrupt in M-mode (Priv. 3.1) if

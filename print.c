@@ -43,7 +43,7 @@ void printf(const char *format, ...) {
 // What die() in hv.h ends with.
 _Noreturn void shut_down(void) {
     host_sbi(SBI_EXT_SRST, 0,
-             (uint64_t[5]){SBI_SRST_SHUTDOWN, SBI_SRST_SYSTEM_FAILURE});
+             (uint64_t[5]){SBI_SRST_SHUTDOWN, SBI_SRST_FAILURE});
     for (;;)
         wfi();
 }

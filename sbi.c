@@ -14,7 +14,6 @@
 enum { SBI_LEGACY_CLEAR_IPI = 3, SBI_LEGACY_SEND_IPI = 4 };
 enum { FUNCTION = 6, EXTENSION = 7, PROBE_EXTENSION = 3 };
 enum { CONSOLE_WRITE, CONSOLE_READ, CONSOLE_WRITE_BYTE, CONSOLE_MOST = 256 };
-enum { HART_START, HART_STOP, HART_GET_STATUS, HART_SUSPEND, HART_STOPPED = 1 };
 #define SUSPEND_NON_RETENTIVE 0x80000000
 
 static const struct extension *find(uint64_t id);
@@ -58,17 +57,24 @@ static struct sbiret to_harts(struct vcpu *v, uint64_t *a) {
     return host_sbi(a[EXTENSION], fences[a[FUNCTION]], a);
 }
 
-// Lets HART begin where START says, as hart_start wants it.  It takes that from
-// a place that is V's for this hart alone, so two harts may try to start the
-// same third one: the firmware lets one of them win.
-struct sbiret start_hart(struct vcpu *v, uint64_t hart, struct start start) {
-    static struct start starts[MAX_HARTS][MAX_HARTS];
-    struct start *place = &starts[v->hart][hart];
-    uint64_t a[5] = {hart, (hpa_t)boot_secondary, (hpa_t)place};
-    if (host_sbi(SBI_EXT_HSM, HART_GET_STATUS, a).value == HART_STOPPED)
-        *place = start; // nobody waits for what was there
-    vcpus[hart].start = place;
-    return host_sbi(SBI_EXT_HSM, HART_START, a);
+static bool stopped(uint64_t hart) {
+    uint64_t a[5] = {hart};
+    return host_sbi(SBI_EXT_HSM, HART_GET_STATUS, a).value == HART_STOPPED;
+}
+
+// Lets HART begin where START says, as hart_start wants it.  Two harts may try
+// to start the same third one: the firmware lets one of them win, and that
+// one's START must be what stands there.
+struct sbiret start_hart(uint64_t hart, struct start start) {
+    static int busy;
+    uint64_t a[5] = {hart, (hpa_t)boot};
+    while (__atomic_exchange_n(&busy, 1, __ATOMIC_ACQUIRE))
+        ;
+    if (stopped(hart))
+        vcpus[hart].start = start;
+    struct sbiret ret = host_sbi(SBI_EXT_HSM, HART_START, a);
+    __atomic_store_n(&busy, 0, __ATOMIC_RELEASE);
+    return ret;
 }
 
 static struct sbiret hsm(struct vcpu *v, uint64_t *a) {
@@ -80,20 +86,29 @@ static struct sbiret hsm(struct vcpu *v, uint64_t *a) {
     if ((start || (suspend && type)) && !guest_ptr(a[1], 4))
         return (struct sbiret){.error = SBI_ERR_INVALID_ADDRESS};
     if (start)
-        return start_hart(v, a[0], (struct start){a[1], a[2]});
+        return start_hart(a[0], (struct start){a[1], a[2]});
     // We keep our state over a suspension in any case.
     const uint64_t retentive[5] = {0}, *args = suspend ? retentive : a;
     struct sbiret ret = host_sbi(SBI_EXT_HSM, a[FUNCTION], args);
-    if (suspend && type)
-        start_guest(v, &(struct start){a[1], a[2]});
+    if (suspend && type) {
+        v->start = (struct start){a[1], a[2]};
+        start_guest(v);
+    }
     return ret;
 }
 
-// Type 0 shuts down, 1 and 2 reboot, which starts us anew, too.
+// Type 0 shuts down, 1 and 2 reboot, which starts us anew, too.  Before that
+// the other harts stop: a hart that is in the guest when the machine is reset
+// would begin anew as if it were in there still (QEMU, up to 11.1 at least).
 static struct sbiret reset(struct vcpu *v, uint64_t *a) {
     uint32_t type = a[0], reason = a[1];
-    if (type > SBI_SRST_WARM_REBOOT || reason > SBI_SRST_SYSTEM_FAILURE)
+    if (type > SBI_SRST_WARM_REBOOT || reason > SBI_SRST_FAILURE)
         return (struct sbiret){.error = SBI_ERR_INVALID_PARAM};
+    if (__atomic_exchange_n(&host.resetting, 1, __ATOMIC_RELAXED))
+        return host_sbi(SBI_EXT_HSM, HART_STOP, a); // another one does it
+    for (uint64_t hart = 0; hart < guest.harts; hart++)
+        while (hart != v->hart && !stopped(hart))
+            host_sbi(SBI_EXT_IPI, 0, (uint64_t[5]){1ul << hart});
     return host_sbi(SBI_EXT_SRST, 0, (uint64_t[5]){type, reason});
 }
 

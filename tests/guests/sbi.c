@@ -3,7 +3,7 @@
 //
 //   harts=N      there are harts 0 to N-1
 //   srst=T,R     instead of the checks: a system reset of type T for reason R
-//   alone=1      while the other harts are stopped, not busy
+//   all=1        by all harts but the one that booted, at once
 //   high=1       with bits set above the 32 that type and reason have
 //   forgets=1    don't count on the timer interrupts of QEMU 7.2, see forgets()
 //   legacy=8     instead of the checks: a legacy shutdown
@@ -714,9 +714,6 @@ static void reset(struct hart *h) {
     h->out = 1;
     if (argument(arguments, "high=")) // both have 32 bits
         reason |= 5ul << 32;
-    for (uint64_t i = 0; argument(arguments, "alone=1") && i < harts_here; i++)
-        if (h != &harts[i])
-            join(i);
     sbi(SRST, 0, number("srst=") | (reason & ~15ul), reason);
     die("the reset returned");
 }
@@ -729,16 +726,13 @@ static void shut_down(struct hart *h) {
 
 static void end(void (*run)(struct hart *h)) {
     uint64_t last = (me + harts_here - 1) % harts_here;
-    bool alone = argument(arguments, "alone=1");
-    for (uint64_t i = 0; i < harts_here && !alone; i++)
+    for (uint64_t i = 0; i < harts_here; i++)
         if (i != me && i != last)
-            run_on(i, stay, 0);
+            run_on(i, argument(arguments, "all=1") ? run : stay, 0);
     if (last != me)
         run_on(last, run, 0);
     else
         run(this_hart());
-    if (alone)
-        sbi(HSM, HART_STOP);
     until(false, 10 * PATIENCE);
     die("nothing happens");
 }

@@ -57,9 +57,9 @@ static void judge(const struct call *c) {
     case SBI_EXT_HSM:
         check(c->function <= 3);
         if (c->function == 0) {
-            const struct start *start = (const void *)c->a[2];
-            check(c->a[0] < guest.harts && c->a[1] == (hpa_t)boot_secondary);
-            check(!start->pc || guest_ptr(start->pc, 4));
+            check(c->a[0] < guest.harts && c->a[1] == (hpa_t)boot);
+            check(!vcpus[c->a[0]].start.pc ||
+                  guest_ptr(vcpus[c->a[0]].start.pc, 4));
         }
         check(c->function != 2 || c->a[0] < guest.harts);
         check(c->function != 3 || (!c->a[0] && !c->a[1] && !c->a[2]));
@@ -74,6 +74,8 @@ static void judge(const struct call *c) {
 static struct sbiret any(const struct call *call) {
     judge(call);
     uint64_t error = take(1), value = take(1);
+    if (host.resetting) // it waits for that
+        value = HART_STOPPED;
     return (struct sbiret){(int8_t)error, value};
 }
 

@@ -17,7 +17,7 @@ static const char initrd[] __attribute__((aligned(8))) = "initrd.";
 asm(".section .rodata; .balign 8\n"
     "host_fdt: .incbin \"host.dtb\"\n .balign 8\n"
     "guest_fdt: .incbin \"guest.dtb\"\n guest_fdt_end: .balign 8\n"
-    ".globl host_fdt, boot_secondary\n boot_secondary:\n.text");
+    ".globl host_fdt, boot\n boot:\n.text");
 extern const char guest_fdt[], guest_fdt_end[];
 const struct guest guest = {
     .kernel = {GUEST_RAM, kernel, kernel + sizeof kernel},
@@ -90,6 +90,7 @@ void reset_harts(void) {
     calls_made = 0;
     said[0] = 0;
     entered = NULL;
+    host.resetting = 0;
     csrs = (struct csrs){.sstatus = SSTATUS_SPP};
     memset(vcpus, 0, sizeof vcpus);
     for (uint64_t hart = 0; hart < MAX_HARTS; hart++)

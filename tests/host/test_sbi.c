@@ -113,13 +113,12 @@ static void harts_start_in_ram(void **state) {
     assert_int_equal(calls_made, 2);
     assert_int_equal(calls[1].function, HART_START);
     assert_int_equal(calls[1].a[0], 2);
-    assert_int_equal(calls[1].a[1], (hpa_t)boot_secondary);
-    const struct start *start = (const struct start *)calls[1].a[2];
-    assert_int_equal(start->pc, pc);
-    assert_int_equal(start->opaque, 77);
+    assert_int_equal(calls[1].a[1], (hpa_t)boot);
+    assert_int_equal(vcpus[2].start.pc, pc);
+    assert_int_equal(vcpus[2].start.opaque, 77);
     answer.value = 0; // it runs: what it may be about to read is left alone
     sbi(SBI_EXT_HSM, HART_START, 2, pc + 4, 78);
-    assert_int_equal(start->pc, pc);
+    assert_int_equal(vcpus[2].start.pc, pc);
     fails(sbi(SBI_EXT_HSM, HART_START, 4, pc, 0), SBI_ERR_INVALID_PARAM);
     fails(sbi(SBI_EXT_HSM, HART_START, -1, pc, 0), SBI_ERR_INVALID_PARAM);
     fails(sbi(SBI_EXT_HSM, HART_START, 1, 0, 0), SBI_ERR_INVALID_ADDRESS);
@@ -151,14 +150,46 @@ static void suspended_harts_come_back(void **state) {
           SBI_ERR_INVALID_ADDRESS);
 }
 
+// Hart 1 is stopped, 2 stops at its second IPI, 3 at its first.
+static struct sbiret stopping(const struct call *call) {
+    static unsigned ipis[] = {1, 0, 2, 1}; // that each still wants
+    calls[calls_made++ % LENGTH(calls)] = *call;
+    if (call->id == SBI_EXT_IPI) {
+        assert_int_equal(call->a[1], 0);
+        ipis[__builtin_ctzl(call->a[0])]--;
+    } else if (call->id == SBI_EXT_HSM) {
+        assert_int_equal(call->function, HART_GET_STATUS);
+        return (struct sbiret){0, ipis[call->a[0]] ? 0 : HART_STOPPED};
+    }
+    return (struct sbiret){0};
+}
+
 static void resets(void **state) {
+    firmware = stopping;
     for (uint64_t type = 0; type < 3; type++) {
+        host.resetting = 0;
         sbi(SBI_EXT_SRST, 0, type | 1ul << 32, 1, 0);
-        asked(SBI_EXT_SRST, 0, type, 1);
+        assert_int_equal(calls_made, type ? 4 : 10); // three IPIs
+        struct call *last = &calls[calls_made - 1];
+        assert_int_equal(last->id, SBI_EXT_SRST);
+        assert_int_equal(last->function, 0);
+        assert_int_equal(last->a[0], type);
+        assert_int_equal(last->a[1], 1);
     }
     fails(sbi(SBI_EXT_SRST, 0, 3, 0, 0), SBI_ERR_INVALID_PARAM);
     fails(sbi(SBI_EXT_SRST, 0, -1, 0, 0), SBI_ERR_INVALID_PARAM);
     fails(sbi(SBI_EXT_SRST, 0, 0, 2, 0), SBI_ERR_INVALID_PARAM);
+}
+
+// While another hart resets the machine: at an IPI, and at a reset of its own.
+static void who_is_to_stop_stops(void **state) {
+    host.resetting = 1;
+    sbi(SBI_EXT_SRST, 0, 1, 0, 0);
+    asked(SBI_EXT_HSM, HART_STOP, 1, 0);
+    calls_made = 0;
+    csrs.sip = SIP_SSIP;
+    leave(CAUSE_INTERRUPT | 1, 0, 0, 0);
+    asked(SBI_EXT_HSM, HART_STOP, 0, 0);
 }
 
 static struct sbiret no_key(const struct call *call) {
@@ -232,5 +263,5 @@ static void the_old_calls(void **state) {
 
 TESTS(test_sbi, T(what_is_not_there_is_not_supported), T(base_says_who_we_are),
       T(the_timer), T(masks_name_harts_that_there_are), T(harts_start_in_ram),
-      T(suspended_harts_come_back), T(resets),
+      T(suspended_harts_come_back), T(resets), T(who_is_to_stop_stops),
       T(the_console_reads_and_writes_ram), T(the_old_calls))
