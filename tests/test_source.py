@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from conftest import QEMUS, ROOT
+from mutants import MUTANTS
 
 
 def names(*patterns):
@@ -91,7 +92,15 @@ def test_promises():
     named = set(re.findall(r"(test_\w+\.py)(?:::(test_\w+))?", text))
     assert len(named) > 10
     for file, test in named:
-        assert (f"def {test}(" if test else "def test_") in (ROOT / "tests" / file).read_text(), (file, test)
+        tests = (ROOT / "tests" / file).read_text()
+        assert (f"def {test}(" if test else "def test_") in tests, (file, test)
+
+
+def test_mutants():
+    """What `make mutants` changes is there, each in one place."""
+    for file, right, wrong, _ in MUTANTS:
+        assert (ROOT / file).read_text().count(right) == 1, (file, right)
+        assert right != wrong
 
 
 def test_readme_table():
