@@ -40,7 +40,7 @@ static bool is_prop(const uint32_t *fdt, fdt_prop p, const char *name) {
 }
 
 // The next property NAME behind AFTER (NULL: the first), NULL if there is none.
-static fdt_prop find(const uint32_t *fdt, fdt_prop after, const char *name) {
+fdt_prop fdt_find(const uint32_t *fdt, fdt_prop after, const char *name) {
     fdt_prop p = after ? next(after) : fdt + be32(fdt[OFF_DT_STRUCT]) / 4;
     while (be32(*p) != FDT_END && !is_prop(fdt, p, name))
         p = next(p);
@@ -73,14 +73,6 @@ uint64_t fdt_number(fdt_prop reg, unsigned n) {
     return (uint64_t)be32(reg[3 + 2 * n]) << 32 | be32(reg[4 + 2 * n]);
 }
 
-// Of the host's tree: the value of the first property NAME.
-const void *fdt_value(const char *name) {
-    fdt_prop p = find(host.fdt, NULL, name);
-    if (!p)
-        die("the host's device tree lacks riscv,isa");
-    return p + 3;
-}
-
 // Whether ISA ("rv64imac_zicsr_zba") has EXTENSION: a letter, or '_' and a
 // name.
 bool isa_has(const char *isa, const char *extension) {
@@ -94,21 +86,12 @@ bool isa_has(const char *isa, const char *extension) {
     return false;
 }
 
-// Copies property NAME from the host's tree to where guest.dts has room for it.
-static void copy(uint32_t *fdt, const char *name) {
-    fdt_prop from = find(host.fdt, NULL, name);
-    for (fdt_prop to = NULL; from && (to = find(fdt, to, name));) {
-        uint32_t room = be32(to[1]), length = be32(from[1]);
-        memcpy(fdt + (to + 3 - fdt), from + 3, length < room ? length : room);
-    }
-}
-
 // Fills in what is the host's to say in the guest's device tree, a copy of
 // guest.dts.  The ISA there is a list of strings, "rv64" and all extensions
 // that a guest may be told of: what needs nothing but the hart, or what
 // init_csrs() passes on.  Those that the host has become one string.
 void finish_guest_fdt(uint32_t *fdt) {
-    for (fdt_prop p = NULL; (p = find(fdt, p, "riscv,isa"));) {
+    for (fdt_prop p = NULL; (p = fdt_find(fdt, p, "riscv,isa"));) {
         char *to = (char *)(fdt + (p + 3 - fdt)), *end = to + be32(p[1]);
         to += 4;
         for (const char *from = to + 1; from < end; from++) {
@@ -120,8 +103,15 @@ void finish_guest_fdt(uint32_t *fdt) {
         }
         memset(to, 0, end - to);
     }
-    copy(fdt, "timebase-frequency");
-    copy(fdt, "rng-seed");
-    copy(fdt, "riscv,cbom-block-size");
-    copy(fdt, "riscv,cboz-block-size");
+    // The rest is numbers, which guest.dts has room for.
+    static const char *const names[] = {"timebase-frequency", "rng-seed",
+                                        "riscv,cbom-block-size",
+                                        "riscv,cboz-block-size"};
+    for (unsigned i = 0; i < LENGTH(names); i++) {
+        fdt_prop from = fdt_find(host.fdt, NULL, names[i]);
+        for (fdt_prop to = NULL; from && (to = fdt_find(fdt, to, names[i]));) {
+            uint32_t room = be32(to[1]), size = be32(from[1]);
+            memcpy(fdt + (to + 3 - fdt), from + 3, size < room ? size : room);
+        }
+    }
 }

@@ -20,7 +20,7 @@ unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval) {
     vsstatus &= ~(SSTATUS_SPP | SSTATUS_SPIE | SSTATUS_SIE);
     csr_write(vsstatus, vsstatus | was_on | (sstatus & SSTATUS_SPP));
     csr_write(vscause, cause);
-    csr_write(vsepc, v->exit.pc);
+    csr_write(vsepc, v->exit->pc);
     csr_write(vstval, tval);
     csr_write(sepc, csr_read(vstvec) & ~3ul); // exceptions ignore the vector
     csr_set(sstatus, SSTATUS_SPP);            // go on in VS-mode
@@ -67,26 +67,28 @@ static unsigned handle_virtual_instruction(struct vcpu *v) {
     // can sleep for the guest.  wfi returns when an interrupt of ours or of the
     // guest's is pending, whether or not it is let through; with M-mode's timer
     // interrupt, which is ours, it is to be the same.
-    if (v->exit.tval == INSTRUCTION_WFI && csr_read(sstatus) & SSTATUS_SPP) {
+    if (v->exit->tval == INSTRUCTION_WFI && csr_read(sstatus) & SSTATUS_SPP) {
         if (v->mmode)
             csr_set(sie, SIP_STIP);
         wfi();
         return 4;
     }
     // The rest are the H extension's own, which this guest's hart lacks.
-    return inject(v, CAUSE_ILLEGAL_INSTRUCTION, v->exit.tval);
+    return inject(v, CAUSE_ILLEGAL_INSTRUCTION, v->exit->tval);
 }
 
 // Every VM exit comes here, from trap.S.  The handlers return how far to move
 // the guest's pc: the length of the instruction if it is done, 0 if it shall be
 // executed again or if the guest's pc is elsewhere now.
 void handle_exit(struct vcpu *v) {
-    struct exit *e = &v->exit;
+    struct exit *e = v->exit = &v->log[v->exits++ % LENGTH(v->log)];
+    e->time = csr_read(time);
     e->cause = csr_read(scause);
     e->pc = csr_read(sepc);
     e->tval = csr_read(stval);
     e->gpa = csr_read(htval) << 2 | (e->tval & 3);
-    e->htinst = csr_read(htinst);
+    e->inst = csr_read(htinst);
+    e->call = v->regs[17] << 32 | (uint32_t)v->regs[16];
 
     unsigned step = 0;
     switch (e->cause) {
@@ -106,11 +108,19 @@ void handle_exit(struct vcpu *v) {
     if (step)
         csr_write(sepc, e->pc + step);
     handle_interrupts(v);
+    e->end = csr_read(time);
 }
 
 // A trap out of the hypervisor itself, from trap.S.  There is nothing to go
-// back to.
+// back to.  Each hart's last exits may tell how it came to that.
 _Noreturn void bug_found(void) {
+    for (struct vcpu *v = vcpus; v < vcpus + guest.harts; v++)
+        for (uint64_t n = v->exits < 4 ? 0 : v->exits - 4; n < v->exits; n++) {
+            struct exit *e = &v->log[n % LENGTH(v->log)];
+            printf("hv: hart %lx: exit %lx: cause %lx, pc %lx, gpa %lx, call "
+                   "%lx\r\n",
+                   v->hart, n, e->cause, e->pc, e->gpa, e->call);
+        }
     die("BUG: trap %lx at pc %lx, stval %lx", csr_read(scause), csr_read(sepc),
         csr_read(stval));
 }
@@ -123,7 +133,8 @@ static void find_host(const uint32_t *fdt) {
     init_memory(fdt_number(ram, 0) + fdt_number(ram, 1), guest.ram_size);
     // The firmware's copy may lie in what is the guest's RAM now.
     host.fdt = memcpy(alloc(fdt_size(fdt), 8), fdt, fdt_size(fdt));
-    host.isa = fdt_value("riscv,isa");
+    fdt_prop isa = fdt_find(host.fdt, NULL, "riscv,isa");
+    host.isa = isa ? (const char *)(isa + 3) : "rv64";
     if (!isa_has(host.isa, "h"))
         die("this hart has no H extension: start QEMU with -cpu rv64,h=true");
     // QEMU 7.2 keeps STCE without having Sstc, firmware may leave Sstc switched
@@ -166,7 +177,8 @@ static void init_csrs(void) {
                            HENVCFG_CBZE | HENVCFG_CBCFE | HENVCFG_CBIE);
     if (host.sstc)
         csr_write(vstimecmp, -1);
-    use_guest_ram();
+    csr_write(hgatp, HGATP_MODE_SV39X4 | (hpa_t)host.root / PAGE);
+    hfence_gvma();
     csr_write(sie, SIP_SSIP | SIP_SEIP);
 }
 

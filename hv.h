@@ -52,13 +52,12 @@ enum { PTE_V = 1, PTE_R = 2, PTE_W = 4, PTE_X = 8, PTE_U = 16 };
 enum { PTE_A = 64, PTE_D = 128 };
 
 // --- SBI 2.0: extensions, errors, functions of the host's, reset types -------
-enum { SBI_LEGACY_SET_TIMER, SBI_LEGACY_PUTCHAR, SBI_LEGACY_GETCHAR };
-enum { SBI_LEGACY_REMOTE_FENCE_I = 5, SBI_LEGACY_SHUTDOWN = 8 };
+enum { LEGACY_SET_TIMER, LEGACY_PUTCHAR, LEGACY_GETCHAR, LEGACY_CLEAR_IPI };
+enum { LEGACY_SEND_IPI = 4, LEGACY_REMOTE_FENCE_I = 5, LEGACY_SHUTDOWN = 8 };
 enum { SBI_EXT_BASE = 0x10, SBI_EXT_HSM = 0x48534d, SBI_EXT_IPI = 0x735049 };
 enum { SBI_EXT_TIME = 0x54494d45, SBI_EXT_RFENCE = 0x52464e43 };
 enum { SBI_EXT_SRST = 0x53525354, SBI_EXT_DBCN = 0x4442434e };
 enum { SBI_ERR_NOT_SUPPORTED = -2, SBI_ERR_INVALID_PARAM = -3 };
-#define SBI_ERR_INVALID_ADDRESS (-5)
 enum { HART_START, HART_STOP, HART_GET_STATUS, HART_SUSPEND, HART_STOPPED = 1 };
 enum { SBI_REMOTE_FENCE_I = 0, SBI_REMOTE_HFENCE_GVMA = 4 };
 enum { SBI_REMOTE_HFENCE_VVMA_ASID = 5, SBI_REMOTE_HFENCE_VVMA = 6 };
@@ -74,13 +73,15 @@ enum { PLIC_SIZE = 0x600000, VIRTIO_SLOTS = 8 };
 
 // --- Types -------------------------------------------------------------------
 
-// One VM exit, as the hart reports it.
+// One VM exit, as the hart reports it, and what became of it.
 struct exit {
-    uint64_t cause;  // scause
-    uint64_t pc;     // sepc: the guest instruction that left
-    uint64_t tval;   // stval: guest-virtual address, or the instruction
-    gpa_t gpa;       // htval and the low bits of stval
-    uint64_t htinst; // the trapping instruction, where the hart tells it
+    uint64_t time, end; // ticks: the guest has left, and goes on
+    uint64_t cause, pc; // scause; sepc, the guest instruction that left
+    uint64_t tval;      // stval: guest-virtual address, or the instruction
+    gpa_t gpa;          // htval and the low bits of stval
+    uint64_t inst;      // htinst, or what stands at pc, of a load or store
+    uint64_t value;     // what was read from a device, or written
+    uint64_t call;      // a7 and the lower half of a6: an SBI call
 };
 
 // Where a hart of the guest's begins, and with what in a1.
@@ -96,9 +97,11 @@ struct start {
 extern struct vcpu {
     uint64_t regs[32];   // x0 to x31; trap.S knows that they come first
     uint64_t hart;       // mhartid, the guest's and ours
-    struct exit exit;    // why it is not running
+    struct exit *exit;   // why it is not running
     struct mmode *mmode; // of a guest that began in M-mode, else NULL
     struct start start;  // where it begins, as start_hart() wants it
+    uint64_t exits;      // so many till now, number n is in log[n % 7224]
+    struct exit log[7224] __attribute__((aligned(PAGE)));
 } __attribute__((aligned(PAGE))) vcpus[MAX_HARTS];
 
 // A load or store at an address that is no memory.
@@ -134,9 +137,10 @@ extern struct host {
     const uint32_t *fdt; // our copy of its device tree
     const char *isa;
     hpa_t plic, uart;
-    bool sstc; // its harts compare time with vstimecmp by themselves
-    // The first hart is running; all but one shall stop.
-    int running, resetting;
+    uint64_t *root; // of the second stage of translation, Sv39x4
+    // Its harts compare time with vstimecmp by themselves; the first one has
+    // begun to run; all but one shall stop.
+    int sstc, running, resetting;
 } host;
 
 // The guest as it was built into us (guest.S).
@@ -146,8 +150,7 @@ extern const struct guest {
         const char *start, *end;
     } kernel, dtb, initrd;
     gpa_t entry;
-    uint64_t ram_size; // bytes
-    uint64_t harts;
+    uint64_t ram_size, harts; // bytes, number
 } guest;
 
 // --- What each file offers the ones above it ---------------------------------
@@ -188,7 +191,6 @@ void plic_init(void);
 
 // mem.c
 void init_memory(hpa_t ram_end, uint64_t size);
-void use_guest_ram(void);
 void *alloc(uint64_t size, uint64_t align);
 void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm);
 void *guest_ptr(gpa_t gpa, uint64_t size);
@@ -200,7 +202,7 @@ void *memset(void *to, int c, size_t n);
 uint64_t fdt_size(const uint32_t *fdt);
 fdt_prop fdt_find_reg(fdt_prop after, const char *name, const char *string);
 uint64_t fdt_number(fdt_prop reg, unsigned n);
-const void *fdt_value(const char *name);
+fdt_prop fdt_find(const uint32_t *fdt, fdt_prop after, const char *name);
 void finish_guest_fdt(uint32_t *fdt);
 bool isa_has(const char *isa, const char *name);
 

@@ -3,13 +3,7 @@
 
 #include "hv.h"
 
-// Sv39x4: Sv39 with a root of 2,048 entries instead of 512, so that a
-// guest-physical address has 41 bits (Priv. "Guest-Physical Address
-// Translation").  The root is 16 KiB and aligned to that.
-enum { ROOT_SIZE = 16 * 1024 };
-
 static hpa_t heap, heap_end;
-static uint64_t *root;
 static char *guest_ram; // HPA of GUEST_RAM
 static uint64_t guest_ram_size;
 
@@ -23,6 +17,10 @@ void *alloc(uint64_t size, uint64_t align) {
     return memset((void *)start, 0, size);
 }
 
+// The second stage of translation is Sv39x4: Sv39 with a root of 2,048 entries
+// instead of 512, so that a guest-physical address has 41 bits (Priv. "Guest-
+// Physical Address Translation").
+//
 // Maps SIZE bytes at GPA to HPA with the permissions PERM (PTE_R, PTE_W,
 // PTE_X; 0: so that every access is an exit), by the largest leaves that fit: 1
 // GiB, 2 MiB or 4 KiB.  The larger the leaf, the shorter the walk of the second
@@ -36,7 +34,7 @@ void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm) {
         uint64_t leaf = GIB;
         while (((gpa | hpa) & (leaf - 1)) || size < leaf)
             leaf /= 512;
-        uint64_t *pte = &root[gpa / GIB % 2048];
+        uint64_t *pte = &host.root[gpa / GIB % 2048];
         for (uint64_t span = GIB; span > leaf; span /= 512) {
             if (!*pte)
                 *pte = (hpa_t)alloc(PAGE, PAGE) >> 2 | PTE_V;
@@ -83,14 +81,8 @@ void init_memory(hpa_t ram_end, uint64_t size) {
             ram_end - heap);
     guest_ram = (char *)heap_end;
     guest_ram_size = size;
-    root = alloc(ROOT_SIZE, ROOT_SIZE);
+    host.root = alloc(16 * 1024, 16 * 1024);
     map_guest(GUEST_RAM, guest_ram, size, PTE_R | PTE_W | PTE_X);
-}
-
-// Turns the second stage of translation on, for this hart.
-void use_guest_ram(void) {
-    csr_write(hgatp, HGATP_MODE_SV39X4 | (hpa_t)root / PAGE);
-    hfence_gvma();
 }
 
 // The compiler calls these for assignments of structures, too.

@@ -84,7 +84,7 @@ static bool access_device(struct vcpu *v, struct access *a, gpa_t gpa) {
 
 // A guest page fault.  Returns how far to move the guest's pc.
 unsigned handle_mmio(struct vcpu *v) {
-    const struct exit *e = &v->exit;
+    struct exit *e = v->exit;
     if (e->cause == CAUSE_FETCH_GUEST_PAGE_FAULT)
         return inject(v, CAUSE_FETCH_ACCESS, e->tval);
 
@@ -93,9 +93,9 @@ unsigned handle_mmio(struct vcpu *v) {
     // asked for this address but the hart's own walk of the guest's page
     // tables: they point outside RAM.
     struct access a = {.store = e->cause == CAUSE_STORE_GUEST_PAGE_FAULT};
-    bool transformed = e->htinst & 1;
-    bool walk = e->htinst && !transformed;
-    long inst = transformed ? (long)e->htinst : fetch(e->pc);
+    bool transformed = e->inst & 1;
+    bool walk = e->inst && !transformed;
+    long inst = transformed ? (long)e->inst : fetch(e->pc);
     // What we can't read the guest can't fetch: it gets the fault as its own.
     if (inst < 0)
         return walk ? inject(v, CAUSE_FETCH_ACCESS, e->tval) : 0;
@@ -105,6 +105,8 @@ unsigned handle_mmio(struct vcpu *v) {
         ;
     done = done && access_device(v, &a, e->gpa);
     __atomic_store_n(&busy, 0, __ATOMIC_RELEASE);
+    e->inst = inst;
+    e->value = a.value;
     uint64_t fault = a.store ? CAUSE_STORE_ACCESS : CAUSE_LOAD_ACCESS;
     return done ? a.length : inject(v, fault, e->tval);
 }

@@ -17,9 +17,7 @@ struct sbiret host_sbi(uint64_t id, uint64_t function, const uint64_t *a) {
     return (struct sbiret){a0, a1};
 }
 
-static void put_char(char c) {
-    host_sbi(SBI_LEGACY_PUTCHAR, 0, (uint64_t[5]){c});
-}
+static void put_char(char c) { host_sbi(LEGACY_PUTCHAR, 0, (uint64_t[5]){c}); }
 
 static void put_number(uint64_t n) {
     if (n >= 16)

@@ -11,10 +11,10 @@
 #define SBI_IMPL_ID 0x6876 // "hv"; the registered ones are far below
 #define SBI_IMPL_VERSION 1
 
-enum { SBI_LEGACY_CLEAR_IPI = 3, SBI_LEGACY_SEND_IPI = 4 };
 enum { FUNCTION = 6, EXTENSION = 7, PROBE_EXTENSION = 3 };
 enum { CONSOLE_WRITE, CONSOLE_READ, CONSOLE_WRITE_BYTE, CONSOLE_MOST = 256 };
 #define SUSPEND_NON_RETENTIVE 0x80000000
+#define SBI_ERR_INVALID_ADDRESS (-5)
 
 static const struct extension *find(uint64_t id);
 
@@ -125,7 +125,7 @@ static struct sbiret console(struct vcpu *v, uint64_t *a) {
     if (!buffer)
         return (struct sbiret){.error = SBI_ERR_INVALID_PARAM};
     for (; i < size && i < CONSOLE_MOST; i++) {
-        uint64_t legacy = read ? SBI_LEGACY_GETCHAR : SBI_LEGACY_PUTCHAR;
+        uint64_t legacy = read ? LEGACY_GETCHAR : LEGACY_PUTCHAR;
         long c = host_sbi(legacy, 0, (uint64_t[5]){buffer[i]}).error;
         if (read && c < 0)
             break;
@@ -140,12 +140,12 @@ static struct sbiret console(struct vcpu *v, uint64_t *a) {
 // mask, and all are meant if there is none.
 static struct sbiret legacy(struct vcpu *v, uint64_t *a) {
     uint64_t id = a[EXTENSION];
-    bool ipi = id == SBI_LEGACY_SEND_IPI;
-    bool masked = id >= SBI_LEGACY_SEND_IPI && id < SBI_LEGACY_SHUTDOWN;
+    bool ipi = id == LEGACY_SEND_IPI;
+    bool masked = id >= LEGACY_SEND_IPI && id < LEGACY_SHUTDOWN;
     long all = (1 << guest.harts) - 1;
     long mask = masked && a[0] ? hlv_bu(a[0]) : all;
     uint64_t args[8] = {mask & all, 0, a[1], a[2], a[3]};
-    args[FUNCTION] = ipi ? 0 : id - SBI_LEGACY_REMOTE_FENCE_I;
+    args[FUNCTION] = ipi ? 0 : id - LEGACY_REMOTE_FENCE_I;
     args[EXTENSION] = ipi ? SBI_EXT_IPI : SBI_EXT_RFENCE;
     struct sbiret ret = {.error = (csr_read(hvip) & HVIP_VSSIP) != 0};
     // The guest's page tables have nothing for the mask, which QEMU 7.2 calls
@@ -155,9 +155,9 @@ static struct sbiret legacy(struct vcpu *v, uint64_t *a) {
         inject(v, no_ram ? CAUSE_LOAD_ACCESS : CAUSE_LOAD_PAGE, a[0]);
     else if (masked)
         ret = to_harts(v, args);
-    else if (id == SBI_LEGACY_CLEAR_IPI) // returns whether there was one
+    else if (id == LEGACY_CLEAR_IPI) // returns whether there was one
         csr_clear(hvip, HVIP_VSSIP);
-    else if (id == SBI_LEGACY_SET_TIMER)
+    else if (id == LEGACY_SET_TIMER)
         ret = set_timer(v, a);
     else // console and shutdown
         ret = host_sbi(id, 0, a);
@@ -168,7 +168,7 @@ static const struct extension {
     uint64_t first, last, last_function;
     struct sbiret (*call)(struct vcpu *v, uint64_t *a);
 } extensions[] = {
-    {0, SBI_LEGACY_SHUTDOWN, -1, legacy},
+    {0, LEGACY_SHUTDOWN, -1, legacy},
     {SBI_EXT_BASE, SBI_EXT_BASE, 6, base},
     {SBI_EXT_TIME, SBI_EXT_TIME, 0, set_timer},
     {SBI_EXT_IPI, SBI_EXT_IPI, 0, to_harts},
@@ -192,7 +192,7 @@ unsigned handle_sbi(struct vcpu *v) {
     struct sbiret ret = {.error = SBI_ERR_NOT_SUPPORTED};
     if (e && a[FUNCTION] <= e->last_function)
         ret = e->call(v, a);
-    if (csr_read(sepc) != v->exit.pc)
+    if (csr_read(sepc) != v->exit->pc)
         return 0; // it got an exception instead
     a[0] = ret.error;
     a[1] = ret.value;

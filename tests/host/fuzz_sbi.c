@@ -44,9 +44,9 @@ static void judge(const struct call *c) {
         c->a[1] == -1ul || !c->a[0] ||
         (c->a[1] < guest.harts && c->a[0] < 1ul << (guest.harts - c->a[1]));
     switch (c->id) {
-    case SBI_LEGACY_PUTCHAR:
-    case SBI_LEGACY_GETCHAR: check(++characters <= 256); break;
-    case SBI_LEGACY_SHUTDOWN: break;
+    case LEGACY_PUTCHAR:
+    case LEGACY_GETCHAR: check(++characters <= 256); break;
+    case LEGACY_SHUTDOWN: break;
     case SBI_EXT_BASE: check(c->function >= 4 && c->function <= 6); break;
     case SBI_EXT_TIME: check(c->function == 0); break;
     case SBI_EXT_IPI: check(c->function == 0 && harts); break;

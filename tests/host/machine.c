@@ -92,9 +92,10 @@ void reset_harts(void) {
     entered = NULL;
     host.resetting = 0;
     csrs = (struct csrs){.sstatus = SSTATUS_SPP};
-    memset(vcpus, 0, sizeof vcpus);
-    for (uint64_t hart = 0; hart < MAX_HARTS; hart++)
+    for (uint64_t hart = 0; hart < MAX_HARTS; hart++) {
+        memset(&vcpus[hart], 0, offsetof(struct vcpu, log));
         vcpus[hart].hart = hart;
+    }
 }
 
 void reset_machine(void) {

@@ -11,19 +11,22 @@ static void the_guest_is_entered(void **state) {
     assert_true(csrs.hstatus & HSTATUS_SPV);
     assert_true(csrs.sstatus & SSTATUS_SPP);
     assert_true(host.sstc);
+    assert_int_equal(csrs.hgatp, 8ul << 60 | (hpa_t)host.root >> 12);
     assert_int_equal(host.plic, HOST_PLIC);
     assert_int_equal(host.uart, HOST_UART);
     assert_string_equal(ram(GUEST_RAM), "kernel.");
     assert_string_equal(ram(GUEST_RAM + 0x1000), "initrd.");
     const uint32_t *fdt = ram(guest.dtb.gpa);
-    assert_string_equal((char *)(find(fdt, NULL, "riscv,isa") + 3),
+    assert_string_equal((char *)(fdt_find(fdt, NULL, "riscv,isa") + 3),
                         "rv64imafdc_zicsr_zba_sstc");
-    fdt_prop seed = find(fdt, NULL, "rng-seed");
+    fdt_prop seed = fdt_find(fdt, NULL, "rng-seed");
     assert_int_equal(be32(seed[3]), 1);
     assert_int_equal(be32(seed[8]), 6);
-    assert_int_equal(be32(find(fdt, NULL, "timebase-frequency")[3]), 10000000);
-    assert_int_equal(be32(find(fdt, NULL, "riscv,cbom-block-size")[3]), 128);
-    assert_int_equal(be32(find(fdt, NULL, "riscv,cboz-block-size")[3]), 64);
+    assert_int_equal(be32(fdt_find(fdt, NULL, "timebase-frequency")[3]),
+                     10000000);
+    assert_int_equal(be32(fdt_find(fdt, NULL, "riscv,cbom-block-size")[3]),
+                     128);
+    assert_int_equal(be32(fdt_find(fdt, NULL, "riscv,cboz-block-size")[3]), 64);
 }
 
 static void a_wrong_hart_ends_it(void **state) {
@@ -45,7 +48,7 @@ static void the_next_hart_begins_where_it_shall(void **state) {
 
 static void what_is_missing_ends_it(void **state) {
     assert_int_equal(how_ends(fdt_number(NULL, 0)), DIED);
-    assert_int_equal(how_ends(fdt_value("none")), DIED);
+    assert_null(fdt_find(host_fdt, NULL, "none"));
     assert_null(fdt_find_reg(NULL, "compatible", "none"));
 }
 

@@ -155,6 +155,31 @@ static void without_htinst_the_code_is_read(void **state) {
     assert_int_equal(csrs.sepc, GUEST_RAM + PC + 2);
 }
 
+static void exits_are_recorded(void **state) {
+    struct vcpu *v = &vcpus[0];
+    gpa_t gpa = GUEST_PLIC + THRESHOLD_AT;
+    v->exits = LENGTH(v->log) - 1;
+    v->regs[16] = 7, v->regs[17] = SBI_EXT_BASE;
+    csrs.time = 100;
+    set_code("\x88\xc1\xff\xff", 4, PC); // c.sw a0, 0(a1)
+    v->regs[10] = 5;
+    leave(CAUSE_STORE_GUEST_PAGE_FAULT, gpa, gpa, 0);
+    THRESHOLD = 6;
+    leave(CAUSE_LOAD_GUEST_PAGE_FAULT, gpa, gpa, 0x03 | 5 << 7 | LW << 12);
+    assert_int_equal(v->exits, LENGTH(v->log) + 1);
+    const struct exit *store = &v->log[LENGTH(v->log) - 1], *load = v->log;
+    assert_ptr_equal(v->exit, load);
+    assert_int_equal(store->cause, CAUSE_STORE_GUEST_PAGE_FAULT);
+    assert_int_equal(store->pc, GUEST_RAM + PC);
+    assert_int_equal(store->gpa, gpa);
+    assert_int_equal((uint16_t)store->inst, 0xc188);
+    assert_int_equal(store->value, 5);
+    assert_int_equal(store->call, (uint64_t)SBI_EXT_BASE << 32 | 7);
+    assert_int_equal(store->time, 100);
+    assert_int_equal(store->end, 100);
+    assert_int_equal(load->value, 6);
+}
+
 // The pc stays where it is: the guest's own fetch brings the right fault.
 static void code_that_is_gone_is_fetched_again(void **state) {
     gpa_t gpa = GUEST_PLIC, behind = GUEST_RAM + GUEST_RAM_SIZE;
@@ -212,6 +237,6 @@ static void other_instructions_fault(void **state) {
 TESTS(test_mmio, T(instructions_are_decoded), T(a_load_fills_the_register),
       T(x0_stays_0), T(a_store_is_cut_to_its_width),
       T(what_no_device_takes_faults), T(without_htinst_the_code_is_read),
-      T(code_that_is_gone_is_fetched_again), T(a_fetch_faults_as_one),
-      T(a_walk_outside_ram_faults), T(an_amo_faults_as_a_store),
-      T(other_instructions_fault))
+      T(exits_are_recorded), T(code_that_is_gone_is_fetched_again),
+      T(a_fetch_faults_as_one), T(a_walk_outside_ram_faults),
+      T(an_amo_faults_as_a_store), T(other_instructions_fault))

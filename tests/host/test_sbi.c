@@ -79,7 +79,7 @@ static void the_timer(void **state) {
     assert_int_equal(csrs.hvip, 0);
     assert_true(csrs.sie & SIP_STIP);
     asked(SBI_EXT_TIME, 0, 5678, 0);
-    assert_int_equal(sbi(SBI_LEGACY_SET_TIMER, 9, 99, 4, 0).value, 4); // a1
+    assert_int_equal(sbi(LEGACY_SET_TIMER, 9, 99, 4, 0).value, 4); // a1
     asked(SBI_EXT_TIME, 0, 99, 4);
 }
 
@@ -205,14 +205,14 @@ static void the_console_reads_and_writes_ram(void **state) {
     assert_int_equal(sbi(SBI_EXT_DBCN, CONSOLE_WRITE, 5, last, 0).value, 5);
     assert_int_equal(calls_made, 5);
     for (unsigned i = 0; i < 5; i++) {
-        assert_int_equal(calls[i].id, SBI_LEGACY_PUTCHAR);
+        assert_int_equal(calls[i].id, LEGACY_PUTCHAR);
         assert_int_equal(calls[i].a[0], text[i]);
     }
     sbi(SBI_EXT_DBCN, CONSOLE_WRITE, 1000, GUEST_RAM, 0);
     assert_int_equal(calls_made, CONSOLE_MOST);
     assert_int_equal(sbi(SBI_EXT_DBCN, CONSOLE_WRITE_BYTE, 0x141, 7, 7).value,
                      0);
-    asked(SBI_LEGACY_PUTCHAR, 0, 0x41, 0);
+    asked(LEGACY_PUTCHAR, 0, 0x41, 0);
     for (unsigned write = 0; write < 2; write++) {
         unsigned f = write ? CONSOLE_WRITE : CONSOLE_READ;
         fails(sbi(SBI_EXT_DBCN, f, 6, last, 0), SBI_ERR_INVALID_PARAM);
@@ -229,9 +229,9 @@ static void the_console_reads_and_writes_ram(void **state) {
 static void the_old_calls(void **state) {
     uint8_t *mask = ram(GUEST_RAM);
     *mask = 0xf5;
-    sbi(SBI_LEGACY_SEND_IPI, 9, GUEST_RAM, 0, 0);
+    sbi(LEGACY_SEND_IPI, 9, GUEST_RAM, 0, 0);
     asked(SBI_EXT_IPI, 0, 5, 0);
-    sbi(SBI_LEGACY_SEND_IPI, 0, 0, 0, 0);
+    sbi(LEGACY_SEND_IPI, 0, 0, 0, 0);
     asked(SBI_EXT_IPI, 0, 0xf, 0);
     sbi(5, 0, GUEST_RAM, 0, 0);
     asked(SBI_EXT_RFENCE, SBI_REMOTE_FENCE_I, 5, 0);
@@ -242,15 +242,15 @@ static void the_old_calls(void **state) {
     sbi(7, 0, 0, 0, 0);
     asked(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_VVMA_ASID, 0xf, 0);
     csrs.hvip = HVIP_VSSIP;
-    assert_int_equal(sbi(SBI_LEGACY_CLEAR_IPI, 0, 0, 0, 0).error, 1);
-    assert_int_equal(sbi(SBI_LEGACY_CLEAR_IPI, 0, 0, 0, 0).error, 0);
-    sbi(SBI_LEGACY_PUTCHAR, 0, 'x', 0, 0);
-    asked(SBI_LEGACY_PUTCHAR, 0, 'x', 0);
-    sbi(SBI_LEGACY_SHUTDOWN, 0, 0, 0, 0);
-    asked(SBI_LEGACY_SHUTDOWN, 0, 0, 0);
+    assert_int_equal(sbi(LEGACY_CLEAR_IPI, 0, 0, 0, 0).error, 1);
+    assert_int_equal(sbi(LEGACY_CLEAR_IPI, 0, 0, 0, 0).error, 0);
+    sbi(LEGACY_PUTCHAR, 0, 'x', 0, 0);
+    asked(LEGACY_PUTCHAR, 0, 'x', 0);
+    sbi(LEGACY_SHUTDOWN, 0, 0, 0, 0);
+    asked(LEGACY_SHUTDOWN, 0, 0, 0);
     // A mask that can't be read: as if the guest itself had tried.
     vcpus[0].regs[10] = 0x10;
-    vcpus[0].regs[17] = SBI_LEGACY_SEND_IPI;
+    vcpus[0].regs[17] = LEGACY_SEND_IPI;
     calls_made = 0;
     csrs.vstvec = 0x8000;
     leave(CAUSE_VIRTUAL_SUPERVISOR_ECALL, 0, 0, 0);
