@@ -253,9 +253,7 @@ def test_code(hostile, harts):
     hostile("hostile_code", harts)
 
 
-# On two harts it once fell silent, and why isn't known yet: until it is, that is
-# `make fuzz-guest` alone.
-@pytest.mark.parametrize("harts", [1, 2] if "FUZZ_SECONDS" in os.environ else [1])
+@pytest.mark.parametrize("harts", [1, 2])
 def test_fuzz(hostile, devices, report, harts):
     """`make fuzz-guest` sets these; a seed gives the same numbers again, but
     two harts, and devices, are never in the same order again."""
