@@ -48,9 +48,9 @@ fdt_prop fdt_find(const uint32_t *fdt, fdt_prop after, const char *name) {
 }
 
 // Of the host's tree: the property "reg" of the next node behind AFTER (NULL:
-// the first) whose property NAME is STRING, or a list that begins with it; NULL
-// if there is none.
-fdt_prop fdt_find_reg(fdt_prop after, const char *name, const char *string) {
+// the first) of which a property is STRING, or a list that begins with it, such
+// as "compatible"; NULL if there is none.
+fdt_prop fdt_find_reg(fdt_prop after, const char *string) {
     const uint32_t *fdt = host.fdt;
     fdt_prop p = after ? next(after) : fdt + be32(fdt[OFF_DT_STRUCT]) / 4;
     fdt_prop reg = NULL, match = NULL;
@@ -59,7 +59,7 @@ fdt_prop fdt_find_reg(fdt_prop after, const char *name, const char *string) {
             reg = match = NULL;
         else if (is_prop(fdt, p, "reg"))
             reg = p;
-        else if (is_prop(fdt, p, name) && same((const char *)(p + 3), string))
+        else if (be32(*p) == FDT_PROP && same((const char *)(p + 3), string))
             match = p;
     }
     return match ? reg : NULL;

@@ -36,11 +36,10 @@ static void handle_interrupts(struct vcpu *v) {
         csr_clear(sip, SIP_SSIP);
         csr_set(hvip, HVIP_VSSIP);
         if (host.resetting) // or waits for this one to stop
-            host_sbi(SBI_EXT_HSM, HART_STOP, (uint64_t[5]){0});
+            stop_hart(v);
     }
     if (pending & enabled & SIP_STIP) { // see set_timer() and clint_access()
-        if (!v->mmode)
-            csr_set(hvip, HVIP_VSTIP);
+        csr_set(hvip, v->mmode ? 0 : HVIP_VSTIP);
         csr_clear(sie, SIP_STIP); // until the guest sets its timer again
     }
     if (v->mmode)
@@ -68,8 +67,7 @@ static unsigned handle_virtual_instruction(struct vcpu *v) {
     // guest's is pending, whether or not it is let through; with M-mode's timer
     // interrupt, which is ours, it is to be the same.
     if (v->exit->tval == INSTRUCTION_WFI && csr_read(sstatus) & SSTATUS_SPP) {
-        if (v->mmode)
-            csr_set(sie, SIP_STIP);
+        csr_set(sie, v->mmode ? SIP_STIP : 0);
         wfi();
         return 4;
     }
@@ -117,9 +115,8 @@ _Noreturn void bug_found(void) {
     for (struct vcpu *v = vcpus; v < vcpus + guest.harts; v++)
         for (uint64_t n = v->exits < 4 ? 0 : v->exits - 4; n < v->exits; n++) {
             struct exit *e = &v->log[n % LENGTH(v->log)];
-            printf("hv: hart %lx: exit %lx: cause %lx, pc %lx, gpa %lx, call "
-                   "%lx\r\n",
-                   v->hart, n, e->cause, e->pc, e->gpa, e->call);
+            printf("hv: hart %lx: cause %lx, pc %lx, gpa %lx, call %lx\r\n",
+                   v->hart, e->cause, e->pc, e->gpa, e->call);
         }
     die("BUG: trap %lx at pc %lx, stval %lx", csr_read(scause), csr_read(sepc),
         csr_read(stval));
@@ -129,7 +126,7 @@ _Noreturn void bug_found(void) {
 // nothing is probed for, because an address that is not listed may fault.
 static void find_host(const uint32_t *fdt) {
     host.fdt = fdt;
-    fdt_prop ram = fdt_find_reg(NULL, "device_type", "memory");
+    fdt_prop ram = fdt_find_reg(NULL, "memory");
     init_memory(fdt_number(ram, 0) + fdt_number(ram, 1), guest.ram_size);
     // The firmware's copy may lie in what is the guest's RAM now.
     host.fdt = memcpy(alloc(fdt_size(fdt), 8), fdt, fdt_size(fdt));
@@ -141,9 +138,8 @@ static void find_host(const uint32_t *fdt) {
     // off: both must say so.
     csr_write(henvcfg, HENVCFG_STCE);
     host.sstc = csr_read(henvcfg) & HENVCFG_STCE && isa_has(host.isa, "_sstc");
-    fdt_prop plic = fdt_find_reg(NULL, "compatible", "sifive,plic-1.0.0");
-    host.plic = fdt_number(plic, 0);
-    host.uart = fdt_number(fdt_find_reg(NULL, "compatible", "ns16550a"), 0);
+    host.plic = fdt_number(fdt_find_reg(NULL, "sifive,plic-1.0.0"), 0);
+    host.uart = fdt_number(fdt_find_reg(NULL, "ns16550a"), 0);
 }
 
 // Copies a part of the guest to where it belongs in the guest's RAM, by eight
@@ -165,6 +161,7 @@ static void init_csrs(void) {
     csr_write(hedeleg, 0xb1ff);
     csr_write(hideleg, HVIP_VSSIP | HVIP_VSTIP | HVIP_VSEIP);
     csr_write(hvip, 0);
+    csr_clear(sip, SIP_SSIP);
     csr_write(hcounteren, -1); // else rdtime, with which Linux tells the time,
                                // would trap
     csr_write(htimedelta, 0);  // the guest's time is the host's
@@ -200,9 +197,15 @@ _Noreturn void start_guest(struct vcpu *v) {
     enter_guest(v);
 }
 
-// Each hart comes here, from boot.S.  HART is its number; the first may be any,
-// whichever the firmware chose, and gets FDT, the host's device tree.  The
-// others come when start_hart() wants them.
+// Each hart comes here: from boot.S, and again when it has stopped.  The first
+// to come, which HART may be any, whichever the firmware chose, gets the host's
+// device tree, FDT; the firmware starts the others when all is ready.  Each
+// sleeps until start_hart() has something for it, which an IPI tells.
+//
+// So a hart that stops does so here and not in the firmware, where it would be
+// deaf: a fence for it that another hart asks for meanwhile would never end
+// (OpenSBI 1.1 to 1.9), and a hart that is reset while it is in the guest
+// begins anew as if it were still in there (QEMU, up to 11.1 at least).
 _Noreturn void main(uint64_t hart, const uint32_t *fdt) {
     struct vcpu *v = &vcpus[hart];
     if (!__atomic_exchange_n(&host.running, 1, __ATOMIC_RELAXED)) {
@@ -210,15 +213,30 @@ _Noreturn void main(uint64_t hart, const uint32_t *fdt) {
         if (guest.harts > MAX_HARTS || hart >= guest.harts)
             die("the guest has %lx harts, this is %lx", guest.harts, hart);
         plic_init();
-        uart_init();
+        map_guest(GUEST_UART, (void *)host.uart, PAGE, PTE_R);
         virtio_init();
         load(&guest.kernel);
         load(&guest.initrd);
         load(&guest.dtb);
         finish_guest_fdt(guest_ptr(guest.dtb.gpa, 0));
-        v->start = (struct start){guest.entry, guest.dtb.gpa};
+        for (uint64_t i = 0; i < guest.harts; i++) {
+            vcpus[i].hart = i;
+            vcpus[i].state = HART_STOPPED;
+            host_sbi(SBI_EXT_HSM, 0, (uint64_t[5]){i, (hpa_t)boot});
+        }
+        start_hart(hart, (struct start){guest.entry, guest.dtb.gpa});
     }
-    v->hart = hart;
     init_csrs();
+    while (__atomic_load_n(&v->state, __ATOMIC_ACQUIRE) != HART_START_PENDING) {
+        wfi();
+        csr_clear(sip, SIP_SSIP); // the guest may send any hart an IPI
+    }
+    v->state = HART_STARTED;
     start_guest(v);
+}
+
+// Lets V wait until it is started again.
+_Noreturn void stop_hart(struct vcpu *v) {
+    __atomic_store_n(&v->state, HART_STOPPED, __ATOMIC_RELEASE);
+    main(v->hart, NULL);
 }

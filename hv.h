@@ -58,7 +58,7 @@ enum { SBI_EXT_BASE = 0x10, SBI_EXT_HSM = 0x48534d, SBI_EXT_IPI = 0x735049 };
 enum { SBI_EXT_TIME = 0x54494d45, SBI_EXT_RFENCE = 0x52464e43 };
 enum { SBI_EXT_SRST = 0x53525354, SBI_EXT_DBCN = 0x4442434e };
 enum { SBI_ERR_NOT_SUPPORTED = -2, SBI_ERR_INVALID_PARAM = -3 };
-enum { HART_START, HART_STOP, HART_GET_STATUS, HART_SUSPEND, HART_STOPPED = 1 };
+enum { HART_STARTED, HART_STOPPED, HART_START_PENDING, HART_SUSPENDED = 4 };
 enum { SBI_REMOTE_FENCE_I = 0, SBI_REMOTE_HFENCE_GVMA = 4 };
 enum { SBI_REMOTE_HFENCE_VVMA_ASID = 5, SBI_REMOTE_HFENCE_VVMA = 6 };
 enum { SBI_SRST_SHUTDOWN, SBI_SRST_FAILURE = 1, SBI_SRST_WARM_REBOOT = 2 };
@@ -95,8 +95,9 @@ struct start {
 // is close together, because the switch between guest and hypervisor has
 // flushed the TLB, and each page costs a refill.
 extern struct vcpu {
-    uint64_t regs[32];   // x0 to x31; trap.S knows that they come first
-    uint64_t hart;       // mhartid, the guest's and ours
+    uint64_t regs[32]; // x0 to x31; trap.S knows that they come first
+    // mhartid, the guest's and ours; HART_STARTED and so on (SBI 9)
+    uint64_t hart, state;
     struct exit *exit;   // why it is not running
     struct mmode *mmode; // of a guest that began in M-mode, else NULL
     struct start start;  // where it begins, as start_hart() wants it
@@ -163,6 +164,7 @@ extern char boot[], hv_end[];
 // hv.c
 unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval);
 _Noreturn void start_guest(struct vcpu *v);
+_Noreturn void stop_hart(struct vcpu *v);
 
 // mmio.c
 unsigned handle_mmio(struct vcpu *v);
@@ -183,7 +185,6 @@ void virtio_init(void);
 
 // uart.c
 bool uart_access(struct vcpu *v, struct access *a);
-void uart_init(void);
 
 // plic.c
 bool plic_access(struct vcpu *v, struct access *a);
@@ -200,7 +201,7 @@ void *memset(void *to, int c, size_t n);
 
 // fdt.c
 uint64_t fdt_size(const uint32_t *fdt);
-fdt_prop fdt_find_reg(fdt_prop after, const char *name, const char *string);
+fdt_prop fdt_find_reg(fdt_prop after, const char *string);
 uint64_t fdt_number(fdt_prop reg, unsigned n);
 fdt_prop fdt_find(const uint32_t *fdt, fdt_prop after, const char *name);
 void finish_guest_fdt(uint32_t *fdt);

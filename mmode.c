@@ -16,7 +16,6 @@ enum { MSTATUS_M = MSTATUS_MIE | MSTATUS_MPIE | 3 << MSTATUS_MPP_SHIFT };
 enum { MIP_SSIP = 1 << 1, MIP_STIP = 1 << 5, MIP_MTIP = 1 << 7 };
 enum { MODE_U, MODE_S, MODE_M = 3, CSRRW = 1, CSRRS = 2 };
 enum { CLINT_MTIMECMP = 0x4000, CLINT_MTIME = 0xbff8 };
-#define CAUSE_MACHINE_TIMER (CAUSE_INTERRUPT | 7)
 #define INSTRUCTION_MRET 0x30200073
 
 static struct mmode {
@@ -61,7 +60,7 @@ void mmode_timer(struct vcpu *v) {
     csr[MSTATUS] &= SSTATUS_SIE;
     csr[MSTATUS] |= mpie | mode << MSTATUS_MPP_SHIFT;
     csr[MEPC] = csr_read(sepc);
-    csr[MCAUSE] = CAUSE_MACHINE_TIMER;
+    csr[MCAUSE] = CAUSE_INTERRUPT | 7; // machine timer
     csr_write(sepc, (csr[MTVEC] & ~3ul) + (csr[MTVEC] & 1 ? 4 * 7 : 0));
 }
 
@@ -135,9 +134,9 @@ bool clint_access(struct vcpu *v, struct access *a) {
     bool mtimecmp = v->mmode && a->offset == CLINT_MTIMECMP + 8 * v->hart;
     if (!a->store && a->offset == CLINT_MTIME)
         a->value = csr_read(time);
-    if (!a->store && mtimecmp)
-        a->value = m->mtimecmp;
-    if (a->store && mtimecmp) {
+    else if (!a->store)
+        a->value = mtimecmp ? m->mtimecmp : 0;
+    else if (mtimecmp) {
         m->mtimecmp = a->value;
         csr_set(sie, SIP_STIP); // so that we come to mmode_timer() then
         host_sbi(SBI_EXT_TIME, 0, &m->mtimecmp);

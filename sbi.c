@@ -7,14 +7,10 @@
 
 #include "hv.h"
 
-#define SBI_SPEC_2_0 (2u << 24)
-#define SBI_IMPL_ID 0x6876 // "hv"; the registered ones are far below
-#define SBI_IMPL_VERSION 1
-
 enum { FUNCTION = 6, EXTENSION = 7, PROBE_EXTENSION = 3 };
 enum { CONSOLE_WRITE, CONSOLE_READ, CONSOLE_WRITE_BYTE, CONSOLE_MOST = 256 };
-#define SUSPEND_NON_RETENTIVE 0x80000000
-#define SBI_ERR_INVALID_ADDRESS (-5)
+enum { SBI_ERR_INVALID_ADDRESS = -5, SBI_ERR_ALREADY_AVAILABLE = -6 };
+enum { HART_START, HART_STOP, HART_GET_STATUS, HART_SUSPEND };
 
 static const struct extension *find(uint64_t id);
 
@@ -22,7 +18,9 @@ static const struct extension *find(uint64_t id);
 // exists, and A[EXTENSION] is a7.
 
 static struct sbiret base(struct vcpu *v, uint64_t *a) {
-    static const long ours[] = {SBI_SPEC_2_0, SBI_IMPL_ID, SBI_IMPL_VERSION};
+    // The specification's version, 2.0; who we are, "hv", the registered ones
+    // are far below; our own version.
+    static const long ours[] = {2 << 24, 0x6876, 1};
     if (a[FUNCTION] < LENGTH(ours))
         return (struct sbiret){0, ours[a[FUNCTION]]};
     if (a[FUNCTION] == PROBE_EXTENSION)
@@ -57,57 +55,51 @@ static struct sbiret to_harts(struct vcpu *v, uint64_t *a) {
     return host_sbi(a[EXTENSION], fences[a[FUNCTION]], a);
 }
 
-static bool stopped(uint64_t hart) {
-    uint64_t a[5] = {hart};
-    return host_sbi(SBI_EXT_HSM, HART_GET_STATUS, a).value == HART_STOPPED;
-}
-
-// Lets HART begin where START says, as hart_start wants it.  Two harts may try
-// to start the same third one: the firmware lets one of them win, and that
-// one's START must be what stands there.
+// Lets HART begin where START says, as hart_start wants it.  Only one of those
+// who try that at a time gets it out of HART_STOPPED.
 struct sbiret start_hart(uint64_t hart, struct start start) {
-    static int busy;
-    uint64_t a[5] = {hart, (hpa_t)boot};
-    while (__atomic_exchange_n(&busy, 1, __ATOMIC_ACQUIRE))
-        ;
-    if (stopped(hart))
-        vcpus[hart].start = start;
-    struct sbiret ret = host_sbi(SBI_EXT_HSM, HART_START, a);
-    __atomic_store_n(&busy, 0, __ATOMIC_RELEASE);
-    return ret;
+    struct vcpu *v = &vcpus[hart];
+    if (!__sync_bool_compare_and_swap(&v->state, HART_STOPPED, HART_STARTED))
+        return (struct sbiret){.error = SBI_ERR_ALREADY_AVAILABLE};
+    v->start = start;
+    __atomic_store_n(&v->state, HART_START_PENDING, __ATOMIC_RELEASE);
+    return host_sbi(SBI_EXT_IPI, 0, (uint64_t[5]){1ul << hart});
 }
 
+// Harts are started, stopped and suspended by us, not by the firmware: see
+// main().
 static struct sbiret hsm(struct vcpu *v, uint64_t *a) {
-    bool start = a[FUNCTION] == HART_START, stop = a[FUNCTION] == HART_STOP;
-    bool suspend = a[FUNCTION] == HART_SUSPEND;
-    uint32_t type = a[0]; // there are two: retentive (0) and non-retentive
-    if (suspend ? type & ~SUSPEND_NON_RETENTIVE : !stop && a[0] >= guest.harts)
+    uint64_t function = a[FUNCTION];
+    uint32_t type = a[0]; // of suspension: retentive is 0, the other has bit 31
+    if (function == HART_STOP)
+        stop_hart(v);
+    if (function == HART_SUSPEND ? type & INT32_MAX : a[0] >= guest.harts)
         return (struct sbiret){.error = SBI_ERR_INVALID_PARAM};
-    if ((start || (suspend && type)) && !guest_ptr(a[1], 4))
+    if (function == HART_GET_STATUS)
+        return (struct sbiret){0, vcpus[a[0]].state};
+    if ((function == HART_START || type) && !guest_ptr(a[1], 4))
         return (struct sbiret){.error = SBI_ERR_INVALID_ADDRESS};
-    if (start)
+    if (function == HART_START)
         return start_hart(a[0], (struct start){a[1], a[2]});
-    // We keep our state over a suspension in any case.
-    const uint64_t retentive[5] = {0}, *args = suspend ? retentive : a;
-    struct sbiret ret = host_sbi(SBI_EXT_HSM, a[FUNCTION], args);
-    if (suspend && type) {
-        v->start = (struct start){a[1], a[2]};
+    v->state = HART_SUSPENDED;
+    wfi();
+    v->state = HART_STARTED;
+    v->start = (struct start){a[1], a[2]};
+    if (type)
         start_guest(v);
-    }
-    return ret;
+    return (struct sbiret){0};
 }
 
-// Type 0 shuts down, 1 and 2 reboot, which starts us anew, too.  Before that
-// the other harts stop: a hart that is in the guest when the machine is reset
-// would begin anew as if it were in there still (QEMU, up to 11.1 at least).
+// Type 0 shuts down, 1 and 2 reboot, which starts us anew, too, and before
+// which all other harts must be out of the guest: see main().
 static struct sbiret reset(struct vcpu *v, uint64_t *a) {
     uint32_t type = a[0], reason = a[1];
     if (type > SBI_SRST_WARM_REBOOT || reason > SBI_SRST_FAILURE)
         return (struct sbiret){.error = SBI_ERR_INVALID_PARAM};
     if (__atomic_exchange_n(&host.resetting, 1, __ATOMIC_RELAXED))
-        return host_sbi(SBI_EXT_HSM, HART_STOP, a); // another one does it
+        stop_hart(v); // another one does it
     for (uint64_t hart = 0; hart < guest.harts; hart++)
-        while (hart != v->hart && !stopped(hart))
+        while (hart != v->hart && vcpus[hart].state != HART_STOPPED)
             host_sbi(SBI_EXT_IPI, 0, (uint64_t[5]){1ul << hart});
     return host_sbi(SBI_EXT_SRST, 0, (uint64_t[5]){type, reason});
 }

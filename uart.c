@@ -12,5 +12,3 @@ bool uart_access(struct vcpu *v, struct access *a) {
         *(volatile uint8_t *)(host.uart + a->offset) = a->value;
     return a->store;
 }
-
-void uart_init(void) { map_guest(GUEST_UART, (void *)host.uart, PAGE, PTE_R); }

@@ -261,7 +261,7 @@ bool virtio_access(struct vcpu *v, struct access *a) {
 // and interrupts.
 void virtio_init(void) {
     fdt_prop reg = NULL;
-    while ((reg = fdt_find_reg(reg, "compatible", "virtio,mmio"))) {
+    while ((reg = fdt_find_reg(reg, "virtio,mmio"))) {
         volatile uint32_t *regs = (void *)fdt_number(reg, 0);
         uint64_t n = ((hpa_t)regs - GUEST_VIRTIO) / PAGE;
         if (n >= VIRTIO_SLOTS)

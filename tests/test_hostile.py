@@ -123,7 +123,7 @@ class Canary:
         assert host.bytes(RAM, len(self.firmware)) == self.firmware
         assert self.variable("host", 5) == self.host_row
         (heap,), (heap_end,) = self.variable("heap"), self.variable("heap_end")
-        (ram,), (root,) = self.variable("guest_ram"), self.variable("root")
+        (ram,), root = self.variable("guest_ram"), self.host_row[4]
         assert ram == heap_end and self.symbols["hv_end"] < heap < heap_end
         assert self.variable("guest_ram_size") == (host.guest_size,)
 
@@ -142,9 +142,9 @@ class Canary:
                     or UART <= gpa and gpa + span <= VIRTIO + 8 * PAGE
                 )
 
-        # A vcpu's page: registers, and far behind them the stack.
+        # A vcpu's first page: registers, and far behind them the stack.
         for hart in range(8):
-            vcpu = self.symbols["vcpus"] + PAGE * hart
+            vcpu = self.symbols["vcpus"] + MIB // 2 * hart
             words = host.words(vcpu, PAGE // 8)
             if hart < self.harts:
                 assert words[0] == 0 and words[32] in (0, hart)
@@ -210,6 +210,10 @@ def test_traps(hostile, harts):
 @pytest.mark.parametrize("harts", [1, 2])
 def test_calls(hostile, harts):
     hostile("hostile_sbi", harts)
+
+
+def test_stop(hostile, devices):
+    hostile("hostile_stop", 2, options=devices)
 
 
 @pytest.mark.parametrize("harts", [1, 2])

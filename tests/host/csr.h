@@ -20,7 +20,8 @@ extern struct csrs {
 
 #define fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define hfence_gvma() ((void)0)
-#define wfi() ((void)0)
+#define wfi() sleep_()
+void sleep_(void);
 
 // The hypervisor has its own functions of these names.
 #define main hv_main

@@ -54,16 +54,6 @@ static void judge(const struct call *c) {
         check(harts &&
               (c->function == 0 || c->function == 5 || c->function == 6));
         break;
-    case SBI_EXT_HSM:
-        check(c->function <= 3);
-        if (c->function == 0) {
-            check(c->a[0] < guest.harts && c->a[1] == (hpa_t)boot);
-            check(!vcpus[c->a[0]].start.pc ||
-                  guest_ptr(vcpus[c->a[0]].start.pc, 4));
-        }
-        check(c->function != 2 || c->a[0] < guest.harts);
-        check(c->function != 3 || (!c->a[0] && !c->a[1] && !c->a[2]));
-        break;
     case SBI_EXT_SRST:
         check(c->function == 0 && c->a[0] <= 2 && c->a[1] <= 1);
         break;
@@ -74,8 +64,9 @@ static void judge(const struct call *c) {
 static struct sbiret any(const struct call *call) {
     judge(call);
     uint64_t error = take(1), value = take(1);
-    if (host.resetting) // it waits for that
-        value = HART_STOPPED;
+    for (unsigned hart = 0; host.resetting && hart < guest.harts; hart++)
+        if (hart != this_hart)
+            vcpus[hart].state = HART_STOPPED; // it waits for that
     return (struct sbiret){(int8_t)error, value};
 }
 
@@ -91,6 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length) {
     firmware = any;
     host.sstc = take(1) & 1;
     struct vcpu *v = &vcpus[take(1) % guest.harts];
+    this_hart = v->hart;
+    this_hart = v->hart;
     while (size) {
         uint64_t *a = &v->regs[10];
         a[7] = extension();
@@ -104,9 +97,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length) {
         csrs.vstvec = 0x1000;
         enum how how = how_ends(handle_exit(v));
         check(how != DIED);
-        check(how == ENTERED ? guest_ptr(csrs.sepc, 4) != NULL
-                             : csrs.sepc == GUEST_RAM + PC + 4 ||
-                                   csrs.sepc == csrs.vstvec);
+        check(how != ASLEEP || v->state == HART_STOPPED);
+        v->state = HART_STARTED;
+        check(how == ASLEEP    ? true
+              : how == ENTERED ? guest_ptr(csrs.sepc, 4) != NULL
+                               : csrs.sepc == GUEST_RAM + PC + 4 ||
+                                     csrs.sepc == csrs.vstvec);
         check(!said[0]);
     }
     return 0;

@@ -10,6 +10,7 @@ struct sbiret answer;
 char said[1024];
 jmp_buf end;
 struct vcpu *entered;
+uint64_t this_hart;
 
 // Multiples of eight bytes, as guest.S has them.
 static const char kernel[] __attribute__((aligned(8))) = "kernel.";
@@ -48,6 +49,11 @@ void hv_printf(const char *format, ...) {
 }
 
 _Noreturn void shut_down(void) { longjmp(end, DIED); }
+
+void sleep_(void) {
+    if (vcpus[this_hart].state == HART_STOPPED)
+        longjmp(end, ASLEEP);
+}
 
 _Noreturn void enter_guest(struct vcpu *v) {
     entered = v;
@@ -91,6 +97,7 @@ void reset_harts(void) {
     said[0] = 0;
     entered = NULL;
     host.resetting = 0;
+    this_hart = 0;
     csrs = (struct csrs){.sstatus = SSTATUS_SPP};
     for (uint64_t hart = 0; hart < MAX_HARTS; hart++) {
         memset(&vcpus[hart], 0, offsetof(struct vcpu, log));
@@ -100,8 +107,11 @@ void reset_harts(void) {
 
 void reset_machine(void) {
     reset_harts();
-    host = (struct host){
-        .fdt = host_fdt, .plic = HOST_PLIC, .uart = HOST_UART, .sstc = true};
+    host = (struct host){.fdt = host_fdt,
+                         .plic = HOST_PLIC,
+                         .uart = HOST_UART,
+                         .sstc = true,
+                         .running = true};
     init_memory(HOST_RAM + HOST_RAM_SIZE, GUEST_RAM_SIZE);
 }
 

@@ -29,10 +29,12 @@ extern struct sbiret answer; // of the one that is there at first
 
 extern char said[1024]; // by printf
 
-// Ends here what does not return: enter_guest() and shut_down().
-enum how { RETURNED, ENTERED, DIED };
+// Ends here what does not return: enter_guest(), shut_down(), and a wfi of a
+// hart that waits to be started.
+enum how { RETURNED, ENTERED, DIED, ASLEEP };
 extern jmp_buf end;
 extern struct vcpu *entered; // the last one
+extern uint64_t this_hart;   // that sleeps in a wfi
 #define how_ends(...)                                                          \
     ({                                                                         \
         volatile enum how how_ = setjmp(end);                                  \

@@ -53,7 +53,6 @@ static void the_uart_takes_bytes(void **state) {
         assert_true(store(1, GUEST_UART + i, 0x180 + i));
         assert_int_equal(*(volatile uint8_t *)(HOST_UART + i), 0x80 + i);
     }
-    uart_init();
 }
 
 static void the_clint_has_a_timer_in_m_mode(void **state) {

@@ -1,0 +1,26 @@
+// A hart stops and is started again, over and over, while another does what
+// fences all harts: remote fences, and stores that take a device's registers
+// away.  The firmware would wait for ever for a hart that stops just then.
+#include "guest.h"
+
+static void nothing(struct hart *h) { h->out = 1; }
+
+int main(uint64_t hart, const char *fdt) {
+    uint64_t other = 1 - hart, end = now() + 3000 * MS, starts = 0;
+    check(*argument(fdt, "harts="), '2', "harts");
+    while (now() < end) {
+        if (has_state(other, STOPPED)) {
+            check(run_on(other, nothing, 0), OK, "hart_start");
+            starts++;
+        }
+        for (uint64_t slot = 0; slot < 8; slot++) {
+            volatile uint32_t *device = (void *)(0x10001000 + slot * 0x1000);
+            device[0x70 / 4] = 0; // Status: reset
+            device[0x14 / 4] = 0; // DeviceFeaturesSel
+            check(sbi(RFENCE, slot % 3, 3, 0, 0, -1).error, OK, "remote fence");
+        }
+    }
+    check(starts > 100, true, "%ld starts", starts);
+    join(other);
+    return 0;
+}
