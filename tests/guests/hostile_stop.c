@@ -6,9 +6,9 @@
 static void nothing(struct hart *h) { h->out = 1; }
 
 int main(uint64_t hart, const char *fdt) {
-    uint64_t other = 1 - hart, end = now() + 3000 * MS, starts = 0;
+    uint64_t other = 1 - hart, starts = 0;
     check(*argument(fdt, "harts="), '2', "harts");
-    while (now() < end) {
+    while (starts < 500) {
         if (has_state(other, STOPPED)) {
             check(run_on(other, nothing, 0), OK, "hart_start");
             starts++;
@@ -20,7 +20,6 @@ int main(uint64_t hart, const char *fdt) {
             check(sbi(RFENCE, slot % 3, 3, 0, 0, -1).error, OK, "remote fence");
         }
     }
-    check(starts > 100, true, "%ld starts", starts);
     join(other);
     return 0;
 }
