@@ -8,7 +8,7 @@ static void nothing(struct hart *h) { h->out = 1; }
 int main(uint64_t hart, const char *fdt) {
     uint64_t other = 1 - hart, starts = 0;
     check(*argument(fdt, "harts="), '2', "harts");
-    while (starts < 500) {
+    while (starts < 1500) {
         if (has_state(other, STOPPED)) {
             check(run_on(other, nothing, 0), OK, "hart_start");
             starts++;
