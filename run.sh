@@ -248,7 +248,7 @@ if [ -n "$gdb" ]; then
 		[ -n "$bare" ] || echo "source $PWD/gdb/hv.py"
 		echo "target remote 127.0.0.1:$port"
 	} >"$O/hv.gdb"
-	attach="${debugger##*/} -x $(printf '%q' "$(realpath "$O/hv.gdb")")"
+	attach="${debugger##*/} -q -x $(printf '%q' "$(realpath "$O/hv.gdb")")"
 	if [ "$gdb$dry_run" = --gdb=tmux ]; then
 		tmux split-window -h "$attach"
 	else

@@ -159,8 +159,10 @@ def side():
             "($scause, $sepc, $stvec, $satp and so on are the guest's own here)"
         )
     if now == "M":
-        below = "the guest" if from_guest() else "the hypervisor"
-        return f"{hart} the firmware, M-mode, at {pc:#x}; it came from {below}"
+        below = "it came from " + ("the guest" if from_guest() else "the hypervisor")
+        if not load(hv("host"))["running"]:
+            below = "the hypervisor has not begun"
+        return f"{hart} the firmware, M-mode, at {pc:#x}; {below}"
     name = gdb.execute(f"info symbol {pc:#x}", to_string=True).split(" in section")[0]
     return f"{hart} the hypervisor, {now}-mode, at {pc:#x} ({name})"
 
@@ -343,7 +345,7 @@ def register_name(device, offset):
     context, name = (offset - 0x2000) // 0x80, "enable"
     if offset >= 0x200000:
         context, offset = divmod(offset - 0x200000, 0x1000)
-        name = {0: "threshold", 4: "claim"}.get(offset, f"{offset:#x}")
+        name = {0: "threshold", 4: "claim/complete"}.get(offset, f"{offset:#x}")
     return f"PLIC {name} of hart {context // 2}'s {'MS'[context % 2]}-mode"
 
 

@@ -15,7 +15,7 @@ from conftest import KERNEL, ROOT, TIMEOUT
 
 VMLINUX = KERNEL.parents[3] / "vmlinux"
 BANNER = re.search(rb"Linux version \d[^\n]*\n", VMLINUX.read_bytes())[0].decode().strip()
-HINT = rb"in another terminal: (gdb[-a-z]* -x [^\r\n]+)\r?\n"
+HINT = rb"in another terminal: (gdb[-a-z]* -q -x [^\r\n]+)\r?\n"
 
 
 def session(command, *steps):
@@ -24,7 +24,7 @@ def session(command, *steps):
     A step is a line to type, or that and patterns which the answer must match.
     gdb gets all at once, with a mark before each."""
     steps = [(step,) if isinstance(step, str) else step for step in steps]
-    words = [*shlex.split(command), "-nx", "-q", "-batch"]
+    words = [*shlex.split(command), "-nx", "-batch"]
     for line, *_ in (*steps, ("detach",)):
         words += ["-ex", "echo \\n\\002\\n", "-ex", line]
     result = subprocess.run(
@@ -65,7 +65,7 @@ def test_boot(start, tmp_path):
     said = session(
         command,
         # At the reset vector nothing of ours has run.
-        ("hv vcpu", "^hart 0: in the firmware, M-mode, at 0x1000;", "no exit yet"),
+        ("hv vcpu", "^hart 0: in the firmware, M-mode, at 0x1000; the hypervisor has not begun", "no exit yet"),
         ("hv exits", "^hart 0 has had 0 exits"),
         ("hv walk 0x80200000", "^there is no second stage yet: hgatp is 0$"),
         ("hv inst", "^this hart has had no exit yet$"),
