@@ -247,10 +247,11 @@ def walk(atp, address, second, show):
         words = [word for i, word in enumerate(PTE) if pte >> i & 1] if pte & 1 else ["not valid"]
         words += [f"memory type {pte >> 61 & 3}"] if pte >> 61 & 3 else []
         bad = not pte & 1 or pte & 6 == 4 or (second and pte & 10 and not pte & 16)
-        bad = bad or (level == 0 and not pte & 10)
         table = (pte >> 10 & (1 << 44) - 1) << 12
         shift = 16 if pte >> 63 else 12 + 9 * level  # bit 63: one of 16 alike (Svnapot)
         leaf = table >> shift << shift
+        misaligned = leaf != table and not pte >> 63
+        bad = bad or (misaligned if pte & 10 else level == 0)
         then = f"next table at {table:#x}"
         if pte & 10:  # readable or executable
             then = f"a leaf of {LEAVES.get(shift, f'2^{shift} bytes')} at {leaf:#x}"
@@ -607,6 +608,7 @@ def hv_next_exit(cause="any"):
         return fit and not virtual()  # the guest may have code at that address
 
     stop = Stop(int(hv("handle_exit").address), fits, internal=True)
+    stop.silent = True
     try:
         gdb.execute("continue")
     except gdb.error:
@@ -617,6 +619,7 @@ def hv_next_exit(cause="any"):
     if not gdb.selected_thread():
         print("the machine has been switched off")
     elif arriving():
+        gdb.execute("frame")
         hv_inst()
 
 
@@ -635,10 +638,10 @@ def hv_break_guest(symbol):
     found -= {int(ours.value().address)} if ours else set()
     if not found:
         raise gdb.GdbError(f"the guest has no symbol '{symbol}'")
-    address = min(found)
-    Stop(address, virtual)
-    if kernel_offset():
-        Stop(address - kernel_offset(), lambda: virtual() and not guest_csr("satp"))
+    for address in sorted(found):
+        Stop(address, virtual)
+        if kernel_offset():
+            Stop(address - kernel_offset(), lambda: virtual() and not guest_csr("satp"))
 
 
 @command

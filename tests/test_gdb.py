@@ -140,20 +140,21 @@ def test_running(start):
         page = int(guest.output(f"{entry} | hexdump -e '\"%x \"'").split()[0], 16)
         guest.start("while :; do :; done")
         guest.expect(rb"done\r?\n")
-        look = ("hv vcpu", f"hv walk {begin:#x}", f"monitor gva2gpa {begin:#x}")
-        *said, virtio, _, _, exits = session(
+        look = ("hv vcpu", f"hv walk {begin:#x}", f"monitor gva2gpa {begin:#x}", "hv exits 500")
+        *said, virtio, _ = session(
             command,
             *("thread 1", "monitor cpu 0", *look, "thread 2", "monitor cpu 1", *look),
             ("hv virtio", "^slot 0: block, ACKNOWLEDGE DRIVER DRIVER_OK FEATURES_OK$"),
             ("hv plic", "^source 10, UART: priority 1, .*pending, enabled for hart [01]$"),
-            "info threads",
-            ("hv exits 500", r": sb a\d: UART RBR/THR <- 0x\w+$"),
         )
         guest.send("\x03")
         guest.wait_for_prompt()
         # One of the harts has the shell, and its page tables.
-        pages = 0
-        for vcpu, walk, gva2gpa in (said[2:5], said[7:10]):
+        pages, console = 0, ""
+        for vcpu, walk, gva2gpa, exits in (said[2:6], said[8:12]):
+            count, *lines = exits.splitlines()
+            assert len(lines) == min(500, int(re.search(r"had (\d+) exits", count)[1]))
+            console += exits
             hpa = re.search("^HPA (0x.*)", walk, re.MULTILINE)
             if hpa and f"\nGPA {page * 4096:#x}: RAM\n" in walk:
                 assert "readable writable user accessed dirty: a leaf of 4 KiB" in walk
@@ -163,11 +164,10 @@ def test_running(start):
             if " in the guest, VU-mode" in vcpu:
                 assert gva2gpa == (f"gpa: {hpa[1]}" if hpa else "Unmapped")
         assert pages
+        assert re.search(r": sb a\d: UART RBR/THR <- 0x\w+$", console, re.MULTILINE)
         queue = r"queue 0, (\d+) entries: avail (\d+), translated (\d+), in ours (\d+), used (\d+)"
         size, avail, translated, ours, used = map(int, re.search(queue, virtio).groups())
         assert avail >= translated >= ours >= used > 0 and size <= 1024
-        count, *lines = exits.splitlines()
-        assert len(lines) == min(500, int(re.search(r"had (\d+) exits", count)[1]))
         guest.poweroff()
 
 
