@@ -20,7 +20,8 @@ usage: ./run.sh [options]
   -n, --net              a network card, on QEMU's user network
       --share DIR        this folder of the host's, on /mnt in the guest
       --bare             the same guest on QEMU without the hypervisor
-      --gdb              start stopped, and wait for gdb (not there yet)
+      --gdb[=tmux]       start stopped, and wait for gdb: from another terminal,
+                         or in a split of this tmux window
       --stats            print where the exits went (not there yet)
       --dry-run          build, and print the QEMU command instead of running it
   -h, --help             this text
@@ -47,7 +48,7 @@ number() { # option value least most
 	echo $((10#$2))
 }
 
-kernel='' at='' initrd='' params='' mem=1024 cpus=1 bare='' dry_run='' net='' share='' disks=() no_disk=''
+kernel='' at='' initrd='' params='' mem=1024 cpus=1 bare='' dry_run='' net='' share='' disks=() no_disk='' gdb=''
 while [ $# -gt 0 ]; do
 	takes=1 # words
 	case $1 in
@@ -79,7 +80,8 @@ while [ $# -gt 0 ]; do
 		[ -d "$2" ] || die "$1: $2 is no folder"
 		share=$(realpath "$2")
 		;;
-	--gdb | --stats) die "$1 is not there yet" ;;
+	--gdb | --gdb=tmux) gdb=$1 ;;
+	--stats) die "$1 is not there yet" ;;
 	--bare) bare=1 ;;
 	--dry-run) dry_run=1 ;;
 	-h | --help) usage && exit ;;
@@ -91,6 +93,7 @@ done
 
 [ ${#disks[@]} -le 5 ] || die "-d: at most five disks, please"
 [ -z "$no_disk" ] || [ ${#disks[@]} = 0 ] || die "--no-disk and -d do not go together"
+[ "$gdb" != --gdb=tmux ] || [ -n "${TMUX:-}" ] || die "--gdb=tmux: this is no window of tmux's"
 cd "$(dirname "$0")"
 O=${O:-build}
 qemu=${QEMU:-qemu-system-riscv64}
@@ -120,7 +123,7 @@ if [ -n "$kernel" ]; then
 	esac
 	[ "$form" = flat ] || [ -z "$at" ] || die "-k: an $form says itself where it belongs"
 fi
-tools/need.sh run $([ -n "$kernel" ] && [ "$form$initrd" != Image ] || echo guest)
+tools/need.sh run $([ -n "$kernel" ] && [ "$form$initrd" != Image ] || echo guest) ${gdb:+gdb}
 
 # lpj, "loops per jiffy", is how many ticks udelay() takes for one timer tick of
 # Linux.  It is the timebase divided by HZ; said here, the kernel neither
@@ -231,6 +234,27 @@ done
 [ -z "$share" ] || command+=(-fsdev "local,id=share,path=${share//,/,,},security_model=none"
 	-device virtio-9p-device,fsdev=share,mount_tag=share)
 command+=(${QEMU_ARGS:-})
+
+# A port that is free, and a file with all that gdb has to be told.
+if [ -n "$gdb" ]; then
+	debugger=$(command -v gdb-multiarch || echo gdb)
+	port=$("$debugger" -nx -batch -ex 'python import socket; s = socket.socket()' \
+		-ex 'python s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	command+=(-gdb "tcp:127.0.0.1:$port" -S)
+	{
+		[ -n "$bare" ] || echo "file \"$(realpath "$O")/hv.elf\""
+		[ -n "${own[0]}" ] || echo "add-symbol-file \"$PWD/build/linux/vmlinux\""
+		echo "set architecture riscv:rv64"
+		[ -n "$bare" ] || echo "source $PWD/gdb/hv.py"
+		echo "target remote 127.0.0.1:$port"
+	} >"$O/hv.gdb"
+	attach="${debugger##*/} -q -x $(printf '%q' "$(realpath "$O/hv.gdb")")"
+	if [ "$gdb$dry_run" = --gdb=tmux ]; then
+		tmux split-window -h "$attach"
+	else
+		echo "run.sh: QEMU waits for gdb; in another terminal: $attach" >&2
+	fi
+fi
 
 if [ -n "$dry_run" ]; then
 	printf '%q ' "${command[@]}"

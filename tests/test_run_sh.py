@@ -96,7 +96,8 @@ def contents(folder):
         ("-d missing", "cannot read missing"),
         ("--share missing", "missing is no folder"),
         ("--no-disk -d text", "do not go together"),
-        ("--gdb", "not there yet"),
+        ("--gdb=tmux", "--gdb=tmux: this is no window of tmux's"),
+        ("--gdb=screen", "unknown option '--gdb=screen'"),
         ("--stats", "not there yet"),
         ("""-p 'a "quoted" word'""", "no quotes"),
     ],
@@ -106,7 +107,7 @@ def test_error(run_sh, files, tree, tmp_path, arguments, message):
     before = contents(tree), contents(tmp_path)
     out = tmp_path / "out"
     result = run_sh(
-        *shlex.split(arguments), cwd=files, O=str(out), TMPDIR=str(tmp_path)
+        *shlex.split(arguments), cwd=files, O=str(out), TMPDIR=str(tmp_path), TMUX=""
     )
     assert result.returncode == 2
     assert re.fullmatch(rf"run\.sh: .*{message}.*\n", result.stderr)

@@ -3,6 +3,7 @@
 #   run    to build and run the hypervisor
 #   guest  to build the guest's kernel and initramfs
 #   check  to run the tests
+#   gdb    to look into it with gdb (the tests do, too)
 # With apt it installs (as root, or through sudo after saying what and why);
 # elsewhere it says what to install, and exits with 2.
 set -euo pipefail
@@ -25,6 +26,7 @@ table() {
 	xz                       xz-utils               xz                       xz                    xz                          guest
 	bzip2                    bzip2                  bzip2                    bzip2                 bzip2                       guest
 	/sbin/mkfs.ext4          e2fsprogs              e2fsprogs                e2fsprogs             e2fsprogs                   run
+	gdb-multiarch            gdb-multiarch          gdb                      gdb                   gdb                         gdb
 	clang-format             clang-format           clang-tools-extra        clang                 clang-format                check
 	cloc                     cloc                   cloc                     cloc                  cloc                        check
 	/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin u-boot-qemu - - - check
@@ -42,6 +44,8 @@ has() {
 	case $1 in
 	/*) compgen -G "$1" >/dev/null ;;
 	riscv64-linux-gnu-gcc) command -v "${CROSS:-riscv64-linux-gnu-}gcc" >/dev/null ;;
+	# Elsewhere than on Debian the plain one knows RISC-V, too.
+	gdb-multiarch) command -v "$1" >/dev/null || { ! command -v apt-get && command -v gdb; } >/dev/null ;;
 	qemu-system-riscv64) command -v "${QEMU:-$1}" >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
