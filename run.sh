@@ -21,7 +21,8 @@ usage: ./run.sh [options]
       --share DIR        this folder of the host's, on /mnt in the guest
       --bare             the same guest on QEMU without the hypervisor
       --gdb              start stopped, and wait for gdb (not there yet)
-      --stats            print where the exits went (not there yet)
+      --stats            print at the end where the VM exits went
+      --trace FILE       write every VM exit to FILE, for ui.perfetto.dev
       --dry-run          build, and print the QEMU command instead of running it
   -h, --help             this text
 environment: QEMU=command (qemu-system-riscv64), QEMU_ARGS="more arguments",
@@ -47,11 +48,11 @@ number() { # option value least most
 	echo $((10#$2))
 }
 
-kernel='' at='' initrd='' params='' mem=1024 cpus=1 bare='' dry_run='' net='' share='' disks=() no_disk=''
+kernel='' at='' initrd='' params='' mem=1024 cpus=1 bare='' dry_run='' net='' share='' disks=() no_disk='' stats=()
 while [ $# -gt 0 ]; do
 	takes=1 # words
 	case $1 in
-	-k | --kernel | -i | --initrd | -p | --params | -m | --mem | -c | --cpus | -d | --disk | --share)
+	-k | --kernel | -i | --initrd | -p | --params | -m | --mem | -c | --cpus | -d | --disk | --share | --trace)
 		[ $# -ge 2 ] || die "$1 needs a value (see --help)"
 		takes=2
 		;;
@@ -79,7 +80,13 @@ while [ $# -gt 0 ]; do
 		[ -d "$2" ] || die "$1: $2 is no folder"
 		share=$(realpath "$2")
 		;;
-	--gdb | --stats) die "$1 is not there yet" ;;
+	--gdb) die "$1 is not there yet" ;;
+	--stats) stats+=(--stats) ;;
+	--trace)
+		[ ! -d "$2" ] && { [ -w "$2" ] || { [ ! -e "$2" ] && [ -w "$(dirname "$2")/." ]; }; } ||
+			die "$1: cannot write to $2"
+		stats+=(--trace "$(realpath "$2")")
+		;;
 	--bare) bare=1 ;;
 	--dry-run) dry_run=1 ;;
 	-h | --help) usage && exit ;;
@@ -91,6 +98,7 @@ done
 
 [ ${#disks[@]} -le 5 ] || die "-d: at most five disks, please"
 [ -z "$no_disk" ] || [ ${#disks[@]} = 0 ] || die "--no-disk and -d do not go together"
+[ -z "$bare" ] || [ ${#stats[@]} = 0 ] || die "--bare and ${stats[0]} do not go together"
 cd "$(dirname "$0")"
 O=${O:-build}
 qemu=${QEMU:-qemu-system-riscv64}
@@ -120,7 +128,7 @@ if [ -n "$kernel" ]; then
 	esac
 	[ "$form" = flat ] || [ -z "$at" ] || die "-k: an $form says itself where it belongs"
 fi
-tools/need.sh run $([ -n "$kernel" ] && [ "$form$initrd" != Image ] || echo guest)
+tools/need.sh run $([ -n "$kernel" ] && [ "$form$initrd" != Image ] || echo guest) ${stats:+stats}
 
 # lpj, "loops per jiffy", is how many ticks udelay() takes for one timer tick of
 # Linux.  It is the timebase divided by HZ; said here, the kernel neither
@@ -231,6 +239,11 @@ done
 [ -z "$share" ] || command+=(-fsdev "local,id=share,path=${share//,/,,},security_model=none"
 	-device virtio-9p-device,fsdev=share,mount_tag=share)
 command+=(${QEMU_ARGS:-})
+if [ ${#stats[@]} -gt 0 ]; then # it runs QEMU for us and reads its memory
+	[ -n "$form" ] || stats+=(--map build/linux/System.map)
+	command=(/usr/bin/python3 -B tools/exits.py "${stats[@]}" --harts "$cpus" --mib $((mem + 1024))
+		--hv "$O/hv.sym" -- "${command[@]}")
+fi
 
 if [ -n "$dry_run" ]; then
 	printf '%q ' "${command[@]}"

@@ -3,6 +3,7 @@
 #   run    to build and run the hypervisor
 #   guest  to build the guest's kernel and initramfs
 #   check  to run the tests
+#   stats  for ./run.sh --stats and --trace
 # With apt it installs (as root, or through sudo after saying what and why);
 # elsewhere it says what to install, and exits with 2.
 set -euo pipefail
@@ -25,6 +26,7 @@ table() {
 	xz                       xz-utils               xz                       xz                    xz                          guest
 	bzip2                    bzip2                  bzip2                    bzip2                 bzip2                       guest
 	/sbin/mkfs.ext4          e2fsprogs              e2fsprogs                e2fsprogs             e2fsprogs                   run
+	/usr/bin/python3         python3                python3                  python                python                      stats
 	clang-format             clang-format           clang-tools-extra        clang                 clang-format                check
 	cloc                     cloc                   cloc                     cloc                  cloc                        check
 	/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin u-boot-qemu - - - check
