@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -17,6 +19,7 @@ from test_boot import count_exits
 
 sys.path.insert(0, str(ROOT / "tools"))
 import exits  # noqa: E402
+import plot  # noqa: E402
 
 CROSS = "riscv64-linux-gnu-"
 
@@ -142,7 +145,6 @@ def test_machine_reset():
 def test_against_qemu_log(boot, tmp_path):
     """Two harts: each cause as often as QEMU's own log has it."""
     log, trace = tmp_path / "int.log", tmp_path / "trace"
-    files = set(os.listdir("/dev/shm"))
     with boot("-c", 2, "--stats", "--trace", trace, qemu_args=f"-d int -D {log}") as guest:
         guest.output("for i in 1 2 3 4 5; do ls / & done; wait")
         guest.poweroff()
@@ -169,7 +171,6 @@ def test_against_qemu_log(boot, tmp_path):
     for hart in 0, 1:
         own = [e for e in events if e["tid"] == hart]
         assert all(a["ts"] + a["dur"] <= b["ts"] + 0.01 for a, b in zip(own, own[1:]))
-    assert set(os.listdir("/dev/shm")) <= files
 
 
 def test_disk_reads(boot, tmp_path):
@@ -283,6 +284,9 @@ def test_killed(boot):
     with boot("--stats") as guest:
         (child,) = Path(f"/proc/{guest.child.pid}/task/{guest.child.pid}/children").read_text().split()
         assert "qemu" in Path(f"/proc/{child}/cmdline").read_text()
+        # The RAM is a file without a name, so nothing can be left of it.
+        mapped = Path(f"/proc/{child}/maps").read_text()
+        assert re.findall(r"rw-s .* (/.*RAM.*)", mapped) == ["/memfd:RAM (deleted)"]
         guest.child.kill(9)
         end = time.monotonic() + 10
         while Path(f"/proc/{child}/cmdline").exists() and time.monotonic() < end:
@@ -299,3 +303,15 @@ def test_off(run_sh, qemu):
     assert command.startswith(f"{qemu} -M virt ") and "memory-backend" not in command
     with_stats = run_sh("--dry-run", "--stats", QEMU=qemu).stdout
     assert with_stats.endswith(f" -- {command}")
+
+
+def test_plot(out, tree):
+    """The README's picture: each kind has its line."""
+    if not shutil.which("gnuplot"):
+        pytest.skip("make plot installs gnuplot")
+    picture = tree / "docs/exits.svg"
+    picture.unlink()
+    subprocess.run(["make", "plot", f"O={out}"], cwd=tree, env={**os.environ, "O": str(out)}, check=True)
+    text = "".join(ElementTree.parse(picture).getroot().itertext())
+    for label in [label for _, label, _ in plot.KINDS] + ["seconds since power-on", "init", "shell"]:
+        assert label in text
