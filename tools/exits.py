@@ -9,6 +9,7 @@ file for Perfetto (--trace), and we end as QEMU did.
 """
 
 import argparse
+import contextlib
 import ctypes
 import functools
 import heapq
@@ -25,7 +26,7 @@ import time
 from collections import Counter, defaultdict, namedtuple
 
 from names import FETCH, LOAD, SBI_CALL, STORE, VIRTUAL_INSTRUCTION, WFI
-from names import Symbols, cause_name, name, register
+from names import Symbols, cause_name, name, register, sbi_function
 
 # The layout of struct vcpu and struct exit; tests/test_stats.py compares it.
 RING, EXITS, LOG, VCPU_SIZE = 7224, 296, 4096, 524288
@@ -34,7 +35,7 @@ RECORD = struct.Struct("=9Q")
 RAM = 0x80000000  # where QEMU's begins
 TICKS = 10  # of the timebase, in a microsecond
 SUSPEND = SBI_CALL, 0x48534D << 32 | 3  # HSM's hart_suspend
-ROWS, LAST = 20, 8  # the table shows so many of each kind, and of the last exits
+ROWS, LAST = 12, 8  # the table shows so many of each kind, and of the last exits
 
 
 def key(e):
@@ -124,6 +125,21 @@ class Hart:
 # --- The table ---------------------------------------------------------------
 
 
+def device_row(cause, detail):
+    return name(cause, detail) if cause in (FETCH, LOAD, STORE) else None
+
+
+def sbi_row(cause, detail):
+    return sbi_function(detail) if cause == SBI_CALL else None
+
+
+PARTS = [
+    ("by cause", cause_name),
+    ("by device and register", device_row),
+    ("by SBI extension and function", sbi_row),
+]
+
+
 def rows(harts, row_of):
     """{name: [exits, with an end, ticks]}, what HARTS have of each row."""
     found = {}
@@ -145,14 +161,12 @@ def print_table(harts, symbols):
     out = functools.partial(print, file=sys.stderr)
     total = sum(exits for exits, _, _ in rows(harts, cause_name).values())
     out(f"\n{total} VM exits, {sum(hart.lost for hart in harts)} exits lost")
-    for title, row_of in (
-        ("by cause", cause_name),
-        ("by device and register", lambda *e: name(*e) if e[0] in (FETCH, LOAD, STORE) else None),
-        ("by SBI extension and function", lambda *e: name(*e) if e[0] == SBI_CALL else None),
-    ):
+    split = []  # lines for each hart
+    for title, row_of in PARTS:
         found = sorted(rows(harts, row_of).items(), key=lambda row: -row[1][0])
         if not found:
             continue
+        split += [(row, row_of) for row, _ in found[:ROWS] if len(harts) > 1]
         out(f"\n{title:40}{'exits':>9}{'%':>7}{'us in all':>13}{'us each':>10}")
         for row, (exits, ended, ticks) in found[:ROWS]:
             us = f"{ticks / TICKS:13.1f}{ticks / TICKS / ended:10.1f}" if ended else ""
@@ -162,13 +176,13 @@ def print_table(harts, symbols):
             out(f"{f'{len(found) - ROWS} more':40}{exits:9}{100 * exits / total:7.1f}")
 
     def line(title, cells):
-        out(f"{title:32}" + "".join(f"{cell:>6}" for cell in cells))
+        out(f"{title:32.32}" + "".join(f"{cell:>6}" for cell in cells))
 
     out()
     line("by hart", range(len(harts)))
-    for row in rows(harts, cause_name):
-        each = (rows([hart], cause_name).get(row, [0]) for hart in harts)
-        line("  " + row, (short(numbers[0]) for numbers in each))
+    for row, row_of in split:
+        each = (rows([hart], row_of).get(row, [0]) for hart in harts)
+        line(" " + row, (short(numbers[0]) for numbers in each))
     for source in sorted(set().union(*(hart.claims for hart in harts))):
         line(f"interrupts from PLIC source {source}", (short(hart.claims[source]) for hart in harts))
     for what in "guest", "hypervisor", "asleep":
@@ -236,6 +250,15 @@ def shared_memory(size):
     return file
 
 
+def schedule(policy):
+    """SCHED_FIFO comes before all others to the CPU, and is for root (sched(7))."""
+    if sys.platform == "linux":
+        with contextlib.suppress(PermissionError):
+            number = getattr(os, policy)
+            least = os.sched_param(os.sched_get_priority_min(number))
+            os.sched_setscheduler(0, number, least)
+
+
 def end_with_parent():
     """In QEMU, as it begins: what kills us kills it, too (prctl(2))."""
     if sys.platform == "linux":
@@ -247,10 +270,12 @@ def run(command, harts):
     qemu = subprocess.Popen(command, close_fds=False, preexec_fn=end_with_parent)
     for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
         signal.signal(number, lambda number, _: qemu.send_signal(number))
+    schedule("SCHED_FIFO")
     while qemu.poll() is None:
         for hart in harts:
             hart.poll()
         time.sleep(0.001)
+    schedule("SCHED_OTHER")
     for hart in harts:
         hart.poll()
         hart.end_of_boot()
@@ -282,7 +307,10 @@ def main():
     if options.stats:
         print_table(harts, symbols)
     if options.trace:
-        write_trace(options.trace, harts, symbols)
+        try:
+            write_trace(options.trace, harts, symbols)
+        except OSError as error:
+            sys.exit(f"run.sh: --trace: {options.trace.name}: {error.strerror}")
     if status < 0:
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
