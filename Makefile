@@ -26,7 +26,7 @@ CFLAGS   = -I. -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-re
 sources := $(wildcard *.c *.S)
 objects := $(sources:%=$(O)/%.o)
 
-.PHONY: all check check-debian13 fuzz-host fuzz-guest mutants soak readme FORCE
+.PHONY: all check check-debian13 fuzz-host fuzz-guest mutants soak plot readme FORCE
 all: $(O)/hv.elf
 
 $(O)/hv.elf: $(objects) hv.ld
@@ -77,6 +77,11 @@ check-debian13:
 fuzz-host:
 	FUZZ_SECONDS=$(or $(SECONDS),60) /usr/bin/python3 -B -m pytest -q -p no:cacheprovider \
 	  tests/test_host.py -k fuzz
+
+# The picture in the README: boots once, and draws the exits.
+plot:
+	@tools/need.sh run guest stats plot
+	@/usr/bin/python3 -B tools/plot.py $(O)/exits.json docs/exits.svg
 
 # Puts what the last `make check` tested into the README.
 readme:

@@ -22,7 +22,8 @@ usage: ./run.sh [options]
       --bare             the same guest on QEMU without the hypervisor
       --gdb[=tmux]       start stopped, and wait for gdb: from another terminal,
                          or in a split of this tmux window
-      --stats            print where the exits went (not there yet)
+      --stats            print at the end where the VM exits went
+      --trace FILE       write every VM exit to FILE, for ui.perfetto.dev
       --dry-run          build, and print the QEMU command instead of running it
   -h, --help             this text
 environment: QEMU=command (qemu-system-riscv64), QEMU_ARGS="more arguments",
@@ -48,11 +49,11 @@ number() { # option value least most
 	echo $((10#$2))
 }
 
-kernel='' at='' initrd='' params='' mem=1024 cpus=1 bare='' dry_run='' net='' share='' disks=() no_disk='' gdb=''
+kernel='' at='' initrd='' params='' mem=1024 cpus=1 bare='' dry_run='' net='' share='' disks=() no_disk='' gdb='' stats=()
 while [ $# -gt 0 ]; do
 	takes=1 # words
 	case $1 in
-	-k | --kernel | -i | --initrd | -p | --params | -m | --mem | -c | --cpus | -d | --disk | --share)
+	-k | --kernel | -i | --initrd | -p | --params | -m | --mem | -c | --cpus | -d | --disk | --share | --trace)
 		[ $# -ge 2 ] || die "$1 needs a value (see --help)"
 		takes=2
 		;;
@@ -81,7 +82,12 @@ while [ $# -gt 0 ]; do
 		share=$(realpath "$2")
 		;;
 	--gdb | --gdb=tmux) gdb=$1 ;;
-	--stats) die "$1 is not there yet" ;;
+	--stats) stats+=(--stats) ;;
+	--trace)
+		[ ! -d "$2" ] && { [ -w "$2" ] || { [ ! -e "$2" ] && [ -w "$(dirname "$2")/." ]; }; } ||
+			die "$1: cannot write to $2"
+		stats+=(--trace "$(realpath "$2")")
+		;;
 	--bare) bare=1 ;;
 	--dry-run) dry_run=1 ;;
 	-h | --help) usage && exit ;;
@@ -94,6 +100,7 @@ done
 [ ${#disks[@]} -le 5 ] || die "-d: at most five disks, please"
 [ -z "$no_disk" ] || [ ${#disks[@]} = 0 ] || die "--no-disk and -d do not go together"
 [ "$gdb" != --gdb=tmux ] || [ -n "${TMUX:-}" ] || die "--gdb=tmux: this is no window of tmux's"
+[ -z "$bare" ] || [ ${#stats[@]} = 0 ] || die "--bare and ${stats[0]} do not go together"
 cd "$(dirname "$0")"
 O=${O:-build}
 qemu=${QEMU:-qemu-system-riscv64}
@@ -123,7 +130,7 @@ if [ -n "$kernel" ]; then
 	esac
 	[ "$form" = flat ] || [ -z "$at" ] || die "-k: an $form says itself where it belongs"
 fi
-tools/need.sh run $([ -n "$kernel" ] && [ "$form$initrd" != Image ] || echo guest) ${gdb:+gdb}
+tools/need.sh run $([ -n "$kernel" ] && [ "$form$initrd" != Image ] || echo guest) ${gdb:+gdb} ${stats:+stats}
 
 # lpj, "loops per jiffy", is how many ticks udelay() takes for one timer tick of
 # Linux.  It is the timebase divided by HZ; said here, the kernel neither
@@ -234,6 +241,11 @@ done
 [ -z "$share" ] || command+=(-fsdev "local,id=share,path=${share//,/,,},security_model=none"
 	-device virtio-9p-device,fsdev=share,mount_tag=share)
 command+=(${QEMU_ARGS:-})
+if [ ${#stats[@]} -gt 0 ]; then # it runs QEMU for us and reads its memory
+	[ -n "$form" ] || stats+=(--map build/linux/System.map)
+	command=(/usr/bin/python3 -B tools/exits.py "${stats[@]}" --harts "$cpus" --mib $((mem + 1024))
+		--hv "$O/hv.sym" -- "${command[@]}")
+fi
 
 # A port that is free, and a file with all that gdb has to be told.
 if [ -n "$gdb" ]; then

@@ -417,14 +417,14 @@ def test_refusal(boot, qemu_args, line):
 # VS-mode: 8, 12, 13, 15 and interrupts 2, 6, 10) or the firmware's (9, 11).
 TRAP = re.compile(r"async:(\d), cause:([0-9a-f]+), epc:0x([0-9a-f]+)")
 EXITS = {
-    (0, 10): "SBI call",
-    (0, 20): "fetch, no memory there",
-    (0, 21): "load from a device",
-    (0, 22): "virtual instruction",
-    (0, 23): "store to a device",
-    (1, 1): "interrupt: software",
-    (1, 5): "interrupt: timer",
-    (1, 9): "interrupt: external",
+    (0, 10): "Environment call from VS-mode",
+    (0, 20): "Instruction guest-page fault",
+    (0, 21): "Load guest-page fault",
+    (0, 22): "Virtual instruction",
+    (0, 23): "Store/AMO guest-page fault",
+    (1, 1): "Supervisor software interrupt",
+    (1, 5): "Supervisor timer interrupt",
+    (1, 9): "Supervisor external interrupt",
 }
 FIRMWARE_END = 0x80200000
 
@@ -441,7 +441,7 @@ def count_exits(log):
         if trap in EXITS:
             count[EXITS[trap]] += 1
         elif trap == (0, 2) and int(match[3], 16) >= FIRMWARE_END:
-            count["illegal instruction"] += 1
+            count["Illegal instruction"] += 1
     return count
 
 

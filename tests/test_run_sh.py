@@ -21,7 +21,7 @@ def test_help(run_sh):
     assert result.returncode == 0 and result.stderr == ""
     for option in "kernel initrd params disk cpus mem net".split():
         assert f"-{option[0]}, --{option}" in result.stdout
-    for word in "--bare --gdb --stats --dry-run QEMU QEMU_ARGS".split():
+    for word in "--bare --gdb --stats --trace --dry-run QEMU QEMU_ARGS".split():
         assert word in result.stdout
 
 
@@ -98,7 +98,12 @@ def contents(folder):
         ("--no-disk -d text", "do not go together"),
         ("--gdb=tmux", "--gdb=tmux: this is no window of tmux's"),
         ("--gdb=screen", "unknown option '--gdb=screen'"),
-        ("--stats", "not there yet"),
+        ("--stats --bare", "--bare and --stats do not go together"),
+        ("--trace file --bare", "--bare and --trace do not go together"),
+        ("--trace", "--trace needs a value"),
+        ("--trace .", "--trace: cannot write to ."),
+        ("--trace missing/file", "--trace: cannot write to missing/file"),
+        ("--trace text/file", "--trace: cannot write to text/file"),
         ("""-p 'a "quoted" word'""", "no quotes"),
     ],
 )

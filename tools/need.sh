@@ -4,6 +4,8 @@
 #   guest  to build the guest's kernel and initramfs
 #   check  to run the tests
 #   gdb    to look into it with gdb (the tests do, too)
+#   stats  for ./run.sh --stats and --trace
+#   plot   for make plot
 # With apt it installs (as root, or through sudo after saying what and why);
 # elsewhere it says what to install, and exits with 2.
 set -euo pipefail
@@ -27,6 +29,8 @@ table() {
 	bzip2                    bzip2                  bzip2                    bzip2                 bzip2                       guest
 	/sbin/mkfs.ext4          e2fsprogs              e2fsprogs                e2fsprogs             e2fsprogs                   run
 	gdb-multiarch            gdb-multiarch          gdb                      gdb                   gdb                         gdb
+	/usr/bin/python3         python3                python3                  python                python                      stats
+	gnuplot                  gnuplot-nox            gnuplot                  gnuplot               gnuplot                     plot
 	clang-format             clang-format           clang-tools-extra        clang                 clang-format                check
 	cloc                     cloc                   cloc                     cloc                  cloc                        check
 	/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin u-boot-qemu - - - check
