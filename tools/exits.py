@@ -29,7 +29,7 @@ from names import FETCH, LOAD, SBI_CALL, STORE, VIRTUAL_INSTRUCTION, WFI
 from names import Symbols, cause_name, name, register, sbi_function
 
 # The layout of struct vcpu and struct exit; tests/test_stats.py compares it.
-RING, EXITS, LOG, VCPU_SIZE = 7224, 296, 4096, 524288
+RING, EXITS, LOG, VCPU_SIZE = 7224, 304, 4096, 524288
 Exit = namedtuple("Exit", "time end cause pc tval gpa inst value call")
 RECORD = struct.Struct("=9Q")
 RAM = 0x80000000  # where QEMU's begins
