@@ -179,8 +179,9 @@ def test_against_qemu_log(boot, tmp_path):
 def test_disk_reads(boot, tmp_path):
     """Each direct read is one QueueNotify, one interrupt, one InterruptACK."""
     mark = "devmem 0x10000007 8 "  # the UART's scratch register, in the trace
-    trace = tmp_path / "trace"
-    with boot("--stats", "--trace", trace, "-p", "quiet") as guest:
+    trace, disk = tmp_path / "trace", tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))  # not mounted, so nobody else reads it
+    with boot("--stats", "--trace", trace, "-p", "quiet", "-d", f"{disk},ro") as guest:
         guest.output(f"dd if=/dev/vda bs=4k count=50 skip=9 iflag=direct of=/dev/null 2>&1; {mark} 1")
         guest.output(
             f"{mark} 2; dd if=/dev/vda bs=4k count=50 skip=99 iflag=direct of=/dev/null; {mark} 3"

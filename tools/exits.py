@@ -220,7 +220,9 @@ def write_trace(file, harts, symbols):
     """
     about, streams = [], []
     for tid, hart in enumerate(harts):
-        for boot, raw in enumerate(filter(None, hart.boots), 1):
+        for boot, raw in enumerate(hart.boots, 1):
+            if not raw:
+                continue
             for what, said in ("process_name", f"guest, boot {boot}"), ("thread_name", f"hart {tid}"):
                 about.append(dict(name=what, ph="M", ts=0, pid=boot, tid=tid, args={"name": said}))
             streams.append(events(boot, tid, raw, symbols))
