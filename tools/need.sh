@@ -3,6 +3,7 @@
 #   run    to build and run the hypervisor
 #   guest  to build the guest's kernel and initramfs
 #   check  to run the tests
+#   bench  to measure
 # With apt it installs (as root, or through sudo after saying what and why);
 # elsewhere it says what to install, and exits with 2.
 set -euo pipefail
@@ -35,6 +36,8 @@ table() {
 	/usr/lib/python3/dist-packages/pytest  python3-pytest  python3-pytest    python-pytest         pytest                      check
 	/usr/lib/python3/dist-packages/pexpect python3-pexpect python3-pexpect   python-pexpect        pexpect                     check
 	/usr/lib/python3/dist-packages/xdist   python3-pytest-xdist python3-pytest-xdist python-pytest-xdist -                     check
+	python3                  python3                python3                  python                python3                     bench
+	gnuplot                  gnuplot-nox            gnuplot                  gnuplot               gnuplot                     bench
 	END
 }
 
