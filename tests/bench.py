@@ -32,9 +32,6 @@ TIMEOUT = 300  # seconds, for hangs
 
 # What makes a run repeatable: a clock that counts instructions, and no chance.
 ICOUNT = "-seed 1 -rtc base=2026-01-01,clock=vm -icount shift=0,sleep=off"
-# Still, an interrupt may come a little earlier or later.  And when the disk takes
-# long while init mounts it, Linux asks the source of entropy for more meanwhile.
-HEADROOM = {"exits to the prompt": 0.1}
 
 
 def die(text):
@@ -124,9 +121,7 @@ class Bench:
         symbols = subprocess.check_output([f"{CROSS}nm", program], text=True)
         self.mark = int(re.search(r"(\w+) t mark_ecall", symbols)[1], 16)
         (folder / "initrd").write_bytes(cpio(bench=program.read_bytes()) + INITRD.read_bytes())
-        for disk in "disk", "data":
-            (folder / disk).write_bytes(os.urandom(64 << 20))
-        subprocess.run(["/sbin/mkfs.ext4", "-q", "-F", folder / "data"], check=True)
+        (folder / "disk").write_bytes(os.urandom(64 << 20))
 
     def machine(self, *options, bare=False, qemu_args=""):
         """The command that run.sh would run."""
@@ -138,11 +133,14 @@ class Bench:
         return shlex.split(done.stdout) if done.returncode == 0 else die("run.sh refuses")
 
     def linux(self, init, *options, log="quiet", **more):
-        """One with Linux, whose init is the program bench; INIT: its arguments."""
-        disk = self.folder / ("disk" if init else "data")  # the other has a file system
+        """With Linux; INIT: the arguments of the program bench, then its init.
+
+        Without, init is the usual one, and there is no disk for it to mount.
+        """
         # lpj: what run.sh says to its own kernel, which this is
         params = f"{log} lpj=40000" + (f" rdinit=/bench -- {init}" if init else "")
-        files = "-k", IMAGE, "-i", self.folder / "initrd", "-d", disk
+        disk = ["-d", self.folder / "disk"] if init else ["--no-disk"]
+        files = "-k", IMAGE, "-i", self.folder / "initrd", *disk
         return self.machine(*files, "-p", params, *options, **more)
 
     def run(self, command, until=DONE):
@@ -195,7 +193,10 @@ def compare(found, accepted):
     lines = [], []
     for what, was in accepted.items():
         now = found.get(what, 0)
-        if abs(now - was) > HEADROOM.get(what, 0.02) * was:
+        # An interrupt may come a little earlier or later, and where the time is
+        # mostly the hypervisor's, another compiler may make other code of it.
+        headroom = 0.05 if what.startswith("virtual time, console") else 0.02
+        if abs(now - was) > headroom * was:
             lines[now < was].append(f"{what}: {now}, was {was}")
     return lines
 
