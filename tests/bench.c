@@ -1,14 +1,12 @@
 // What `make bench` measures inside Linux.  It is the guest's first process, so
 // that nothing runs beside it and nobody has to type anything:
 //
-//   bench init               says how long Linux took to get here
-//   bench one TIMES [PORT]   and what things cost on one hart, the network too
-//   if
-//                            a server listens at PORT of the host
-//   bench two TIMES          and between two harts
+//   bench init               says how long Linux took to get here,
+//   bench one TIMES [PORT]   what things cost on one hart, the network too if
+//                            a server listens at PORT of the host,
+//   bench two TIMES          and what they cost between two harts.
 //
-// Prints lines "bench NAME: NANOSECONDS ROUNDS", of each figure the least of
-// TIMES.
+// Prints lines "bench NAME: NANOSECONDS ROUNDS", each the least of TIMES.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -43,9 +41,9 @@ static void must_(int ok, const char *what) {
     }
 }
 
-static long ns(int clock) {
+static long ns(void) {
     struct timespec t;
-    clock_gettime(clock, &t);
+    clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * 1000000000l + t.tv_nsec;
 }
 
@@ -62,8 +60,8 @@ static void figure(const char *name, long (*run)(long n), long n) {
     run(1); // so that nothing happens for the first time
     for (int i = 0; i < times; i++) {
         mark();
-        long start = ns(CLOCK_MONOTONIC), late = run(n);
-        long took = late ? late : ns(CLOCK_MONOTONIC) - start;
+        long start = ns(), late = run(n);
+        long took = late ? late : ns() - start;
         mark();
         least = took < least ? took : least;
     }
@@ -172,13 +170,13 @@ static long sleeps(long n) {
 // Wakes up each millisecond; how late, all together and the worst.
 static long worst;
 static long wake_ups(long n) {
-    long late = 0, next = ns(CLOCK_MONOTONIC);
+    long late = 0, next = ns();
     worst = 0;
     while (n--) {
         next += 1000000;
         struct timespec t = {next / 1000000000, next % 1000000000};
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
-        long by = ns(CLOCK_MONOTONIC) - next;
+        long by = ns() - next;
         worst = by > worst ? by : worst;
         late += by;
     }
@@ -202,53 +200,35 @@ static long console(long n) {
 
 // --- Disk --------------------------------------------------------------------
 
-static long read_4k(long n) {
-    for (long i = 0; i < n; i++)
-        must(pread(disk, buffer, 4 * KIB, i * 4 * KIB % DISK) == 4 * KIB);
-    return 0;
-}
-
-static long write_4k(long n) {
-    for (long i = 0; i < n; i++)
-        must(pwrite(disk, buffer, 4 * KIB, i * 4 * KIB % DISK) == 4 * KIB);
-    return 0;
-}
-
-static long read_1m(long n) {
-    for (long i = 0; i < n; i++)
-        must(pread(disk, buffer, MIB, i * MIB % DISK) == MIB);
-    return 0;
-}
-
-// Always DEPTH of them on their way.
-static long deep(long n, int opcode) {
+// N blocks of SIZE bytes, always DEPTH of them on their way.
+static long blocks(long n, int opcode, long size, int depth) {
     aio_context_t context = 0;
     struct io_event events[DEPTH];
-    must(!syscall(SYS_io_setup, DEPTH, &context));
+    must(!syscall(SYS_io_setup, depth, &context));
     for (long done = 0, begun = 0; done < n;) {
-        for (; begun < n && begun - done < DEPTH; begun++) {
-            struct iocb io = {
-                .aio_lio_opcode = opcode,
-                .aio_fildes = disk,
-                .aio_buf = (long)buffer + begun % DEPTH * 4 * KIB,
-                .aio_nbytes = 4 * KIB,
-                .aio_offset = begun * 4 * KIB % DISK,
-            };
+        for (; begun < n && begun - done < depth; begun++) {
+            struct iocb io = {.aio_lio_opcode = opcode, .aio_fildes = disk};
+            io.aio_buf = (long)buffer + begun % depth * size;
+            io.aio_nbytes = size;
+            io.aio_offset = begun * size % DISK;
             must(syscall(SYS_io_submit, context, 1, &(struct iocb *){&io}) ==
                  1);
         }
-        long got = syscall(SYS_io_getevents, context, 1, DEPTH, events, NULL);
+        long got = syscall(SYS_io_getevents, context, 1, depth, events, NULL);
         must(got > 0);
         for (long i = 0; i < got; i++)
-            must(events[i].res == 4 * KIB);
+            must(events[i].res == size);
         done += got;
     }
-    syscall(SYS_io_destroy, context);
-    return 0;
+    return syscall(SYS_io_destroy, context);
 }
 
-static long read_deep(long n) { return deep(n, IOCB_CMD_PREAD); }
-static long write_deep(long n) { return deep(n, IOCB_CMD_PWRITE); }
+enum { READ = IOCB_CMD_PREAD, WRITE = IOCB_CMD_PWRITE };
+static long read_4k(long n) { return blocks(n, READ, 4 * KIB, 1); }
+static long write_4k(long n) { return blocks(n, WRITE, 4 * KIB, 1); }
+static long read_deep(long n) { return blocks(n, READ, 4 * KIB, DEPTH); }
+static long write_deep(long n) { return blocks(n, WRITE, 4 * KIB, DEPTH); }
+static long read_1m(long n) { return blocks(n, READ, MIB, 1); }
 
 // --- Network -----------------------------------------------------------------
 
@@ -311,7 +291,7 @@ static void no_entropy(void) {
 int main(int argc, char **argv) {
     if (argc < 2)
         return 0; // what execs() wants
-    long ticks, clock = ns(CLOCK_MONOTONIC);
+    long ticks, clock = ns();
     asm volatile("rdtime %0" : "=r"(ticks));
     printf("bench start to init: %ld\nbench entry to init: %ld\n", ticks * 100,
            clock);
