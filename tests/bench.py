@@ -11,6 +11,7 @@ import os
 import re
 import select
 import shlex
+import shutil
 import signal
 import socketserver
 import statistics
@@ -247,7 +248,7 @@ def timed(bench, pairs):
                     pair[bare] = {kind: [1e9 * (seconds if "prompt" in kind else cpu)]}
             for what in pair[0]:
                 if not re.match("(start|entry) to init", what):
-                    found.setdefault(what, []).append([p[what][0] for p in pair])
+                    found.setdefault(what, []).append([round(p[what][0], 1) for p in pair])
     return found
 
 
@@ -341,7 +342,12 @@ def main():
     qemu, pairs = os.environ.get("QEMU") or "qemu-system-riscv64", os.environ.get("N") or "5"
     if not re.fullmatch(r"[1-9]\d?", pairs):
         die(f"N: a number of pairs from 1 to 99, not {pairs}")
+    if os.environ.get("QEMU") and not shutil.which(qemu):
+        die(f"QEMU: there is no command {qemu}")
     build = ROOT / "build"
+    for command in ["tools/need.sh", "run", "guest", "bench"], ["make", "-s"]:
+        if subprocess.run(command, cwd=ROOT).returncode:
+            die(f"{command[0]} failed")
     bench = Bench(qemu, build / "bench")
     if os.environ.get("BASE"):
         return against(os.environ["BASE"], bench)

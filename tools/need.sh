@@ -36,7 +36,6 @@ table() {
 	/usr/lib/python3/dist-packages/pytest  python3-pytest  python3-pytest    python-pytest         pytest                      check
 	/usr/lib/python3/dist-packages/pexpect python3-pexpect python3-pexpect   python-pexpect        pexpect                     check
 	/usr/lib/python3/dist-packages/xdist   python3-pytest-xdist python3-pytest-xdist python-pytest-xdist -                     check
-	python3                  python3                python3                  python                python3                     bench
 	gnuplot                  gnuplot-nox            gnuplot                  gnuplot               gnuplot                     bench
 	END
 }
