@@ -110,15 +110,16 @@ class Bench:
 
     def __init__(self, qemu, folder, tree=ROOT):
         self.qemu, self.folder, self.tree = qemu, folder, tree
+        self.out = os.path.relpath(folder, tree)  # for those who can't take a space
         folder.mkdir(parents=True, exist_ok=True)
-        guests, program = ROOT / "tests/guests", folder / "bench"
-        for options in (
-            f"-O2 -Wall -static -o {program} {ROOT}/tests/bench.c",
-            "-march=rv64gc -mabi=lp64 -mcmodel=medany -mno-relax -O2 -ffreestanding -nostdlib "
-            f"-static -Wl,--build-id=none,--no-warn-rwx-segments -T {guests}/guest.ld "
-            f"-o {folder}/exits.elf {guests}/start.S {guests}/bench.c",
+        program, guest = folder / "bench", folder / "exits.elf"
+        for output, options in (
+            (program, "-O2 -Wall -static tests/bench.c"),
+            (guest, "-march=rv64gc -mabi=lp64 -mcmodel=medany -mno-relax -O2 -ffreestanding "
+            "-nostdlib -static -Wl,--build-id=none,--no-warn-rwx-segments "
+            "-T tests/guests/guest.ld tests/guests/start.S tests/guests/bench.c"),
         ):
-            subprocess.run([f"{CROSS}gcc", *options.split()], check=True)
+            subprocess.run([f"{CROSS}gcc", *options.split(), "-o", output], cwd=ROOT, check=True)
         symbols = subprocess.check_output([f"{CROSS}nm", program], text=True)
         self.mark = int(re.search(r"(\w+) t mark_ecall", symbols)[1], 16)
         (folder / "initrd").write_bytes(cpio(bench=program.read_bytes()) + INITRD.read_bytes())
@@ -127,7 +128,7 @@ class Bench:
     def machine(self, *options, bare=False, qemu_args=""):
         """The command that run.sh would run."""
         qemu_args += " -snapshot"  # so that the disks are the same each time
-        env = dict(os.environ, QEMU=self.qemu, QEMU_ARGS=qemu_args, O=str(self.folder / "hv"))
+        env = dict(os.environ, QEMU=self.qemu, QEMU_ARGS=qemu_args, O=f"{self.out}/hv")
         env.pop("MAKEFLAGS", None)
         command = [self.tree / "run.sh", "--dry-run", *options, *(["--bare"] if bare else [])]
         done = subprocess.run(list(map(str, command)), env=env, stdin=DEVNULL, stdout=PIPE, text=True)
@@ -169,7 +170,7 @@ class Bench:
         of the guest's kernel hardly changes them.
         """
         log, until = self.folder / "int.log", rb"disk: write 4 KiB: [^\n]*\n"
-        qemu_args = f"{ICOUNT} -d int -D {log}"
+        qemu_args = f"{ICOUNT} -d int -D {self.out}/{log.name}"
         bare = figures(self.run(self.linux("one 1", bare=True, qemu_args=ICOUNT), until)[0])
         hv = figures(self.run(self.linux("one 1", qemu_args=qemu_args), until)[0])
         start, entry, *rest = hv
