@@ -3,7 +3,7 @@
 // machine has other things to do.  Bare, the same accesses are no exits.
 #include "guest.h"
 
-enum { ROUNDS = 50000, NS = 100 }; // ns in a tick of the timebase
+enum { ROUNDS = 10000, NS = 100 }; // ns in a tick of the timebase
 
 #define figure(name, ...)                                                      \
     ({                                                                         \
