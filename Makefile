@@ -26,7 +26,7 @@ CFLAGS   = -I. -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-re
 sources := $(wildcard *.c *.S)
 objects := $(sources:%=$(O)/%.o)
 
-.PHONY: all check check-debian13 fuzz-host fuzz-guest mutants soak plot readme FORCE
+.PHONY: all check check-debian13 bench fuzz-host fuzz-guest mutants soak plot readme FORCE
 all: $(O)/hv.elf
 
 $(O)/hv.elf: $(objects) hv.ld
@@ -72,6 +72,11 @@ check:
 # The same on a fresh Debian 13, in a folder; needs root.
 check-debian13:
 	@tools/debian13.sh
+
+# The hypervisor against the bare machine, N times each, or the deterministic
+# figures against those of the revision BASE; see docs/bench.md.
+bench:
+	@tests/bench.py
 
 # The fuzzers of the hypervisor's files on this machine, for SECONDS each.
 fuzz-host:

@@ -6,7 +6,6 @@ import random
 import re
 import subprocess
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -408,56 +407,3 @@ def test_refusal(boot, qemu_args, line):
     guest.expect(line + rb"\n")
     guest.ended()
     assert guest.console.count(b"hv: ") == 1
-
-
-# --- The number of VM exits --------------------------------------------------
-
-# What `-d int` logs for each trap, and the causes that mean: out of the guest.
-# With H, all other causes are either the guest's own business (it took them in
-# VS-mode: 8, 12, 13, 15 and interrupts 2, 6, 10) or the firmware's (9, 11).
-TRAP = re.compile(r"async:(\d), cause:([0-9a-f]+), epc:0x([0-9a-f]+)")
-EXITS = {
-    (0, 10): "Environment call from VS-mode",
-    (0, 20): "Instruction guest-page fault",
-    (0, 21): "Load guest-page fault",
-    (0, 22): "Virtual instruction",
-    (0, 23): "Store/AMO guest-page fault",
-    (1, 1): "Supervisor software interrupt",
-    (1, 5): "Supervisor timer interrupt",
-    (1, 9): "Supervisor external interrupt",
-}
-FIRMWARE_END = 0x80200000
-
-
-def count_exits(log):
-    """The VM exits in LOG, a text of -d int, by cause.
-
-    Illegal instructions (2) go to the firmware first, which hands them on;
-    those of its own, it probes for CSRs, come from below FIRMWARE_END.
-    """
-    count = Counter()
-    for match in TRAP.finditer(log):
-        trap = int(match[1]), int(match[2], 16)
-        if trap in EXITS:
-            count[EXITS[trap]] += 1
-        elif trap == (0, 2) and int(match[3], 16) >= FIRMWARE_END:
-            count["Illegal instruction"] += 1
-    return count
-
-
-# 10 % above the 567 to 579 that were measured on the two QEMUs with the kernel
-# of Debian 12 and a disk.  281 of them are one SBI call, remote_fence_i, which
-# Linux makes for pages with code in them; most of the others find the devices,
-# and write the prompt.
-EXITS_TO_PROMPT = 640
-
-
-def test_exits_to_prompt(boot, request, report, tmp_path):
-    log = tmp_path / "int.log"
-    with boot("-p", "quiet", qemu_args=f"-d int -D {log}"):
-        count = count_exits(log.read_text())
-    report(f"VM exits to the prompt, quiet ({request.node.callspec.id}):")
-    for cause, number in count.most_common():
-        report(f"{number:7} {cause}")
-    report(f"{count.total():7} in all, at most {EXITS_TO_PROMPT} allowed")
-    assert 0 < count.total() <= EXITS_TO_PROMPT

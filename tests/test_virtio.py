@@ -17,7 +17,7 @@ import time
 import pytest
 
 from conftest import INITRD, KERNEL, ROOT, copy_tree
-from test_boot import count_exits, in_foreground
+from test_boot import in_foreground
 
 SEED = int(os.environ["SEED"])
 MIB = 1 << 20
@@ -442,38 +442,3 @@ def test_legacy_slot(boot, disk):
             )
         assert guest.run("ls /sys/bus/virtio/devices") == ("", 0)
         guest.poweroff()
-
-
-# --- The number of VM exits ---------------------------------------------------
-
-# Three stores: notify, complete, acknowledge; two loads: the claim, and a second
-# one that finds nothing.  The tenth more is for what has nothing to do with it.
-EXITS_PER_READ = 5.1
-
-
-def test_exits_per_read(boot, pattern, report, request, tmp_path):
-    """Of dd with bs=4k iflag=direct: one request at a time."""
-    log = tmp_path / "int.log"
-    counts = []
-    with boot("-d", f"{pattern},ro", qemu_args=f"-d int -D {log}", trouble=True) as guest:
-        seen = len(log.read_text())
-        for n in (100, 1100):
-            # What is logged between two of the guest's prompts.
-            guest.output(f"dd if=/dev/vda of=/dev/null bs=4k count={n} iflag=direct")
-            text = log.read_text()
-            counts.append(count_exits(text[seen:]))
-            seen = len(text)
-    of_1000 = counts[1].copy()
-    of_1000.subtract(counts[0])
-    report(f"VM exits for each direct read of 4 KiB ({request.node.callspec.id}):")
-    for cause, number in of_1000.most_common():
-        if number:
-            report(f"{number / 1000:7.2f} {cause}")
-    report(f"{of_1000.total() / 1000:7.2f} in all")
-    own = sum(
-        number
-        for cause, number in of_1000.items()
-        if cause != "Virtual instruction" and not cause.endswith("interrupt")
-    )
-    report(f"{own / 1000:7.2f} without WFI and interrupts, at most {EXITS_PER_READ}")
-    assert 1000 <= own <= 1000 * EXITS_PER_READ

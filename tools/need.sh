@@ -5,7 +5,7 @@
 #   check  to run the tests
 #   gdb    to look into it with gdb (the tests do, too)
 #   stats  for ./run.sh --stats and --trace
-#   plot   for make plot
+#   plot   for make plot and make bench
 # With apt it installs (as root, or through sudo after saying what and why);
 # elsewhere it says what to install, and exits with 2.
 set -euo pipefail

@@ -1,0 +1,31 @@
+// What one VM exit costs: loops of one kind of access each.  Prints lines
+// "bench NAME: NANOSECONDS", of each figure the least of five, because the
+// machine has other things to do.  Bare, the same accesses are no exits.
+#include "guest.h"
+
+enum { ROUNDS = 10000, NS = 100 }; // ns in a tick of the timebase
+
+#define figure(name, ...)                                                      \
+    ({                                                                         \
+        uint64_t least = -1;                                                   \
+        for (unsigned times = 0; times < 5; times++) {                         \
+            uint64_t start = now();                                            \
+            for (unsigned i = 0; i < ROUNDS; i++)                              \
+                __VA_ARGS__;                                                   \
+            uint64_t took = now() - start;                                     \
+            least = took < least ? took : least;                               \
+        }                                                                      \
+        say("bench " name ": %ld\n", least *NS / ROUNDS);                      \
+    })
+
+int main(uint64_t hart, const char *fdt) {
+    volatile uint8_t *uart = (void *)0x10000000ul;
+    volatile uint32_t *plic = (void *)0x0c000000ul;
+    figure("exit: SBI call, base extension", quick_sbi(BASE, 0, 0, 0));
+    figure("exit: UART, a store", uart[7] = i); // the scratch register
+    figure("exit: PLIC, a claim",
+           (void)plic[0x201004 / 4]); // there is nothing to claim
+    figure("exit: PLIC, a store", plic[0x201000 / 4] = 0); // the threshold
+    say("bench done\n");
+    return 0;
+}
