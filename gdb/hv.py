@@ -234,8 +234,11 @@ def walk(atp, address, second, show):
         return address
     scheme, levels = MODES[atp >> 60]
     bits = 12 + 9 * levels
-    above = address >> bits + 2 if second else (address + (1 << bits - 1) >> bits) % (1 << 64 - bits)
-    if above:
+    if second:  # two bits more
+        wrong = address >> bits + 2
+    else:  # sign-extended
+        wrong = (address + (1 << bits - 1) >> bits) % (1 << 64 - bits)
+    if wrong:
         show(f"{address:#x} is no address of {scheme}{'x4' * second}: page fault")
         return None
     table = (atp & (1 << 44) - 1) << 12
@@ -583,7 +586,8 @@ class Stop(gdb.Breakpoint):
     """A hardware breakpoint, which changes no memory, for WANTED() alone."""
 
     def __init__(self, address, wanted, **options):
-        super().__init__(f"*{address & (1 << 64) - 1:#x}", type=gdb.BP_HARDWARE_BREAKPOINT, **options)
+        place = f"*{address & (1 << 64) - 1:#x}"
+        super().__init__(place, type=gdb.BP_HARDWARE_BREAKPOINT, **options)
         self.wanted = wanted
 
     def stop(self):
@@ -601,10 +605,11 @@ def hv_next_exit(cause="any"):
 
     def fits():
         scause = register("scause")
+        fit = scause == wanted or cause == "any"
         if cause == "wfi":
             fit = scause == 22 and register("stval") == WFI
-        else:
-            fit = scause == wanted or cause == "any" or (cause == "interrupt" and scause >= INTERRUPT)
+        elif cause == "interrupt":
+            fit = scause >= INTERRUPT
         return fit and not virtual()  # the guest may have code at that address
 
     stop = Stop(int(hv("handle_exit").address), fits, internal=True)

@@ -65,7 +65,7 @@ def test_boot(start, tmp_path):
     said = session(
         command,
         # At the reset vector nothing of ours has run.
-        ("hv vcpu", "^hart 0: in the firmware, M-mode, at 0x1000; the hypervisor has not begun", "no exit yet"),
+        ("hv vcpu", "^hart 0: in the firmware, M-mode, at 0x1000; the hypervisor has not begun$"),
         ("hv exits", "^hart 0 has had 0 exits"),
         ("hv walk 0x80200000", "^there is no second stage yet: hgatp is 0$"),
         ("hv inst", "^this hart has had no exit yet$"),
@@ -109,7 +109,8 @@ def test_boot(start, tmp_path):
         "python gdb.execute('monitor xp /16cb ' + hpa)",
         # The first exits.
         ("hv next-exit ecall", f"^hart 0, exit #0, nothing is done yet: {first}", "is ecall$"),
-        ("hv vcpu", r"^hart 0: in the hypervisor, HS-mode, at 0x8\w+ \(handle_exit\)$", " a7   0{14}10 "),
+        ("hv vcpu", r"^hart 0: in the hypervisor, HS-mode, at 0x8\w+ \(handle_exit\)$"),
+        ("hv vcpu", " a7   0{14}10 ", "^scause   0xa: ecall from VS-mode$"),
         ("hv inst", first),
         ("hv exits", "^hart 0 has had 0 exits"),
         "finish",
