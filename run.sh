@@ -162,11 +162,11 @@ flat)
 	;;
 ELF)
 	at='' end=0 entry=$(number_at 24 8)
-	while read -r type _ _ address _ size _; do
-		[ "$type" = LOAD ] || continue
+	segments=$("${cross}readelf" -lW "$kernel" | grep '^ *LOAD ') || :
+	while read -r _ _ _ address _ size _; do
 		((at = ${at:-address} < address ? ${at:-address} : address)) || :
 		((end = end > address + size ? end : address + size)) || :
-	done < <("${cross}readelf" -lW "$kernel")
+	done <<<"${segments:-_ _ _ 0 0 0}"
 	;;
 *) at=$((ram + $(number_at 8 8))) entry=$at end=$((at + $(number_at 16 8))) ;;
 esac
@@ -188,8 +188,12 @@ mkdir -p "$O"
 binary=$kernel
 if [ "$form" = ELF ]; then
 	binary=$O/kernel.binary
-	"${cross}objcopy" -O binary "$kernel" "$binary"
-	truncate -s $((end - at)) "$binary" # .bss: zeros
+	rm -f "$binary"
+	truncate -s $((end - at)) "$binary" # zeros, where nothing else comes: .bss
+	while read -r _ offset _ address size _; do
+		dd if="$kernel" of="$binary" bs=1M iflag=skip_bytes,count_bytes oflag=seek_bytes conv=notrunc \
+			status=none skip=$((offset)) count=$((size)) seek=$((address - at))
+	done <<<"$segments"
 fi
 [ "$form" != flat ] ||
 	printf 'run.sh: %s is neither an Image nor ELF: a flat binary for 0x%x\n' "${own[0]}" "$at" >&2

@@ -238,3 +238,39 @@ def test_rebuild_for_source(build, tree):
     os.utime(tree / "hv.h")
     objects = {f"{file.name}.o" for file in tree.glob("*.[cS]")}
     assert build() == objects | LINKED
+
+
+# --- ELF files ---------------------------------------------------------------
+
+# Types what is in .data, and then "0" for the .bss.
+ELF = """
+        .globl  _start
+_start: la      s0, text
+1:      lbu     a0, (s0)
+        li      a7, 1           # SBI: legacy putchar
+        ecall
+        addi    s0, s0, 1
+        lbu     t0, (s0)
+        bnez    t0, 1b
+        ld      a0, bss
+        addi    a0, a0, '0'
+        ecall
+        li      a7, 8           # shutdown
+        ecall
+        .data
+text:   .asciz  "the data, .bss: "
+        .lcomm  bss, 8192
+"""
+
+
+@pytest.mark.parametrize("options", ["-N", "-z separate-code", "-z noseparate-code"])
+def test_elf(spawn, tree, tmp_path, options):
+    """As linkers lay it out, with the file's header in the first segment, too."""
+    source, elf = tmp_path / "elf.S", tmp_path / "elf"
+    source.write_text(ELF)
+    link = "-nostdlib -static -Wl,--build-id=none,-Ttext=0x80201000,"
+    link += options.replace(" ", ",")
+    subprocess.run(["riscv64-linux-gnu-gcc", *link.split(), source, "-o", elf], check=True)
+    guest = spawn([tree / "run.sh", "-k", elf, "--no-disk"])
+    guest.expect(rb"the data, .bss: 0")
+    assert guest.ended() == 0
