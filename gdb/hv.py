@@ -17,9 +17,14 @@ that would notice.
 import functools
 import inspect
 import re
+import sys
+from pathlib import Path
 
 import gdb
 import gdb.disassembler
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
+from names import EXTENSIONS, INTERRUPT, LEGACY, VIRTIO  # noqa: E402
 
 # --- Names (Priv. 1.12, SBI 2.0, virtio 1.2) ---------------------------------
 
@@ -63,7 +68,6 @@ PTE = "valid readable writable executable user global accessed dirty".split()
 MODES = {8: ("Sv39", 3), 9: ("Sv48", 4), 10: ("Sv57", 5)}  # of satp: name, levels
 LEAVES = {12: "4 KiB", 16: "64 KiB", 21: "2 MiB", 30: "1 GiB"}
 
-INTERRUPT = 1 << 63
 CAUSES = {
     0: "instruction address misaligned", 1: "instruction access fault",
     2: "illegal instruction", 3: "breakpoint", 4: "load address misaligned",
@@ -79,30 +83,6 @@ EXITS = {"ecall": 10, "fetch": 20, "load": 21, "virtual": 22, "store": 23}
 WFI = 0x10500073
 TICKS = 10e6  # of time, in a second, on QEMU
 
-SBI = {
-    0x10: "BASE get_spec_version get_impl_id get_impl_version probe_extension "
-    "get_mvendorid get_marchid get_mimpid",
-    0x54494D45: "TIME set_timer",
-    0x735049: "IPI send_ipi",
-    0x52464E43: "RFENCE remote_fence_i remote_sfence_vma remote_sfence_vma_asid",
-    0x48534D: "HSM hart_start hart_stop hart_get_status hart_suspend",
-    0x53525354: "SRST system_reset",
-    0x4442434E: "DBCN console_write console_read console_write_byte",
-}
-LEGACY = (
-    "set_timer console_putchar console_getchar clear_ipi send_ipi "
-    "remote_fence_i remote_sfence_vma remote_sfence_vma_asid shutdown"
-).split()
-VIRTIO = {
-    0x00: "MagicValue", 0x04: "Version", 0x08: "DeviceID", 0x0C: "VendorID",
-    0x10: "DeviceFeatures", 0x14: "DeviceFeaturesSel", 0x20: "DriverFeatures",
-    0x24: "DriverFeaturesSel", 0x30: "QueueSel", 0x34: "QueueNumMax",
-    0x38: "QueueNum", 0x44: "QueueReady", 0x50: "QueueNotify",
-    0x60: "InterruptStatus", 0x64: "InterruptACK", 0x70: "Status",
-    0x80: "QueueDescLow", 0x84: "QueueDescHigh", 0x90: "QueueDriverLow",
-    0x94: "QueueDriverHigh", 0xA0: "QueueDeviceLow", 0xA4: "QueueDeviceHigh",
-    0xFC: "ConfigGeneration",
-}  # fmt: skip
 STATUS = "ACKNOWLEDGE DRIVER DRIVER_OK FEATURES_OK ? ? DEVICE_NEEDS_RESET FAILED".split()
 KINDS = {1: "network", 2: "block", 3: "console", 4: "entropy", 8: "SCSI", 9: "9P"}
 UART = "RBR/THR IER IIR/FCR LCR MCR LSR MSR SCR".split()
@@ -401,7 +381,7 @@ def access(inst):
 def call_name(extension, function):
     if extension < len(LEGACY):
         return "legacy " + LEGACY[extension]
-    name, *functions = SBI.get(extension, f"extension {extension:#x}").split(" ")
+    name, *functions = EXTENSIONS.get(extension, f"extension {extension:#x}").split(" ")
     return f"{name} {functions[function] if function < len(functions) else function}"
 
 

@@ -232,7 +232,7 @@ def test_sbi_calls(boot, tmp_path):
     assert guest.ended() == 0
     text = guest.console.decode()
     assert rows(text, "by SBI extension and function") == {
-        "base.probe_extension": 30000,
+        "BASE.probe_extension": 30000,
         "IPI.send_ipi": 70,
         "TIME.set_timer": 11,
         "RFENCE.remote_sfence_vma": 12,
@@ -255,7 +255,7 @@ def test_reboot(boot, tmp_path):
     boots = {boot: [e for e in load(trace) if e["pid"] == boot] for boot in (1, 2)}
     assert [e["name"] for e in boots[1]][-1] == "sbi SRST.system_reset"
     first, second = (
-        [e["name"] for e in boots[boot] if e["name"].startswith("sbi base")] for boot in (1, 2)
+        [e["name"] for e in boots[boot] if e["name"].startswith("sbi BASE")] for boot in (1, 2)
     )
     assert first == second and len(first) > 5
 

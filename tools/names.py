@@ -25,7 +25,7 @@ LEGACY = (
     "remote_sfence_vma remote_sfence_vma_asid shutdown"
 ).split()
 EXTENSIONS = {
-    0x10: "base get_spec_version get_impl_id get_impl_version probe_extension "
+    0x10: "BASE get_spec_version get_impl_id get_impl_version probe_extension "
     "get_mvendorid get_marchid get_mimpid",
     0x54494D45: "TIME set_timer",
     0x735049: "IPI send_ipi",
