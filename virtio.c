@@ -16,9 +16,9 @@
 // guest without the feature does not see.  So we take the feature and don't
 // offer it; for us it means to say which used entry shall interrupt next.
 //
-// The registers are mapped for the guest to read while its driver runs.  Stores
-// always trap, and so do reads while the driver negotiates, because there is
-// something to hide then.
+// The registers are mapped for the guest to read.  Stores always trap, and from
+// the driver's reset of the device until it has negotiated the features so do
+// reads, because there is something to hide then.
 
 #include "hv.h"
 
@@ -75,10 +75,9 @@ static struct slot {
 
 // Maps slot N's registers for the guest to read, or takes them away, on all
 // harts (SBI 8.5, remote_hfence_gvma).
-static void set_mapped(unsigned n, bool mapped) {
-    void *registers = (void *)slots[n].host;
-    map_guest(GUEST_VIRTIO + n * PAGE, registers, PAGE, mapped * PTE_R);
-    if (!mapped)
+static void set_mapped(unsigned n, bool on) {
+    map_guest(GUEST_VIRTIO + n * PAGE, (void *)slots[n].host, PAGE, on * PTE_R);
+    if (!on)
         host_sbi(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_GVMA, (uint64_t[5]){0, -1});
 }
 
@@ -184,8 +183,9 @@ static void ask_for_interrupt(struct queue *q) {
 
 static void set_status(unsigned n, uint32_t value) {
     struct slot *s = &slots[n];
-    s->host[STATUS / 4] = s->refused ? value & ~STATUS_FEATURES_OK : value;
-    set_mapped(n, value & STATUS_DRIVER_OK);
+    value &= s->refused ? ~STATUS_FEATURES_OK : -1;
+    s->host[STATUS / 4] = value;
+    set_mapped(n, value & (STATUS_FEATURES_OK | STATUS_DRIVER_OK));
     if (value)
         return;
     // Reset.  The device has let go of all buffers when the write returns.
@@ -271,6 +271,6 @@ void virtio_init(void) {
             slots[n].host = regs;
         else
             printf("hv: slot %lx: unknown, or not force-legacy=false\r\n", n);
-        set_mapped(n, !id);
+        set_mapped(n, slots[n].host);
     }
 }
