@@ -1,6 +1,6 @@
 // What only this machine has words for.  hv.h includes it, and everything else
 // in C would run on another: the tests put a csr.h of their own in its place
-// (tests/host).
+// (tests/host).  The tests' guests use it, too.
 //
 // A CSR's name is part of the instruction, hence macros and not functions.
 

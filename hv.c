@@ -153,7 +153,8 @@ static void load(const struct part *p) {
         to[i] = ((const uint64_t *)p->start)[i];
 }
 
-// What each hart needs to be set to once.
+// What a hart needs to be set to before it enters the guest, and while it waits
+// for that.
 static void init_csrs(void) {
     // Exceptions that the guest can deal with go straight to it: all that an
     // S-mode kernel is used to see.  Not delegated: ecall out of VS-mode, guest
@@ -222,6 +223,7 @@ _Noreturn void main(uint64_t hart, const uint32_t *fdt) {
         for (uint64_t i = 0; i < guest.harts; i++) {
             vcpus[i].hart = i;
             vcpus[i].state = HART_STOPPED;
+            // hart_start (SBI 9.1), which fails for this one
             host_sbi(SBI_EXT_HSM, 0, (uint64_t[5]){i, (hpa_t)boot});
         }
         start_hart(hart, (struct start){guest.entry, guest.dtb.gpa});
