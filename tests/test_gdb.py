@@ -90,7 +90,7 @@ def test_boot(start, tmp_path):
             "^scause   hidden",
         ),
         ("hv walk $pc", r"^level \d: PTE \d+ at GPA 0x\w+ = 0x\w+: valid .* executable .*a leaf"),
-        ("hv gwalk 0x10008050", "^GPA .*: virtio slot 7 QueueNotify$", "not valid: page fault"),
+        ("hv gwalk 0xc201004", "^GPA .*: PLIC claim", "not valid: page fault"),
         ("hv gwalk 0x80200000", "readable writable executable user .*a leaf of 2 MiB at 0xc0200000$"),
         ("hv walk 0x1000", "page fault$"),
         ("hv exits", "^hart 0 has had 0 exits"),
