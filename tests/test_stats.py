@@ -163,7 +163,7 @@ def test_against_qemu_log(boot, tmp_path):
             assert cells[hart - 2] == str(number)
     # The end: of one hart the shutdown; another one may leave the guest after it.
     (end,) = (e for e in events if e["name"] == "sbi SRST.system_reset")
-    assert "sbi_srst_power_off+0x" in end["args"]["symbol"]
+    assert re.match(r"(sbi_srst_power_off|__sbi_ecall)\+0x", end["args"]["symbol"])
     last = text.split("last exits of hart")[1 + end["tid"]]
     assert last.split("\n\n")[0].splitlines()[-1].split()[1:3] == ["sbi", "SRST.system_reset"]
     # What the console showed went through the UART.
@@ -317,5 +317,7 @@ def test_plot(out, tree):
     picture.unlink()
     subprocess.run(["make", "plot", f"O={out}"], cwd=tree, env={**os.environ, "O": str(out)}, check=True)
     text = "".join(ElementTree.parse(picture).getroot().itertext())
-    for label in [label for _, label, _ in plot.KINDS] + ["seconds since power-on", "init", "shell"]:
+    # Newer Linux asks for no fence on one hart; an interrupt to us is chance.
+    always = [label for _, label, _ in plot.KINDS if label not in ("SBI: fences", "interrupts to us")]
+    for label in [*always, "seconds since power-on", "init", "shell"]:
         assert label in text
