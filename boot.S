@@ -11,6 +11,6 @@ boot:
         la      t0, bug                 // and a trap of our own is a bug
         csrw    stvec, t0
         la      sp, vcpus + 4096        // see struct vcpu
-        slli    t0, a0, 19
+        slli    t0, a0, 19              // 512 KiB each
         add     sp, sp, t0
         call    main                    // does not return

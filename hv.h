@@ -91,9 +91,10 @@ struct start {
 };
 
 // One virtual hart.  It runs on the hart of the same number and nowhere else.
-// It is one page, with the hart's stack at the page's end: what an exit touches
-// is close together, because the switch between guest and hypervisor has
-// flushed the TLB, and each page costs a refill.
+// Its first page has the hart's stack at its end: what an exit touches is close
+// together, because the switch between guest and hypervisor has flushed the
+// TLB, and each page costs a refill.  Behind it is the flight recorder: the
+// last exits, as many as make it 512 KiB in all, which boot.S knows.
 extern struct vcpu {
     uint64_t regs[32]; // x0 to x31; trap.S knows that they come first
     // mhartid, the guest's and ours; HART_STARTED and so on (SBI 9)

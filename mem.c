@@ -27,7 +27,8 @@ void *alloc(uint64_t size, uint64_t align) {
 // stage, and each of the up to three steps of the guest's own walk needs one.
 // G-stage leaves must say U, because every access by a guest counts as one by a
 // user; A and D are set beforehand, or the first access would fault on a hart
-// that leaves them to software.
+// that leaves them to software.  What is there already must not be a larger
+// leaf: it would be taken for a table.
 void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm) {
     hpa_t hpa = (hpa_t)to;
     while (size) {

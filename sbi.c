@@ -2,8 +2,8 @@
 // the extension, a6 the function, a0 to a5 are arguments; an error comes back
 // in a0 and a value in a1.
 //
-// Vcpu n runs on hart n, so what the guest wants to be done to its harts the
-// firmware can do to the host's, with the same numbers.
+// Vcpu n runs on hart n, so an IPI or a fence for the guest's harts is a call
+// to the firmware about the host's, with the same numbers.
 
 #include "hv.h"
 
@@ -67,7 +67,8 @@ struct sbiret start_hart(uint64_t hart, struct start start) {
 }
 
 // Harts are started, stopped and suspended by us, not by the firmware: see
-// main().
+// main().  We keep our state over a suspension in any case, so one that loses
+// it is a sleep and a new start.
 static struct sbiret hsm(struct vcpu *v, uint64_t *a) {
     uint64_t function = a[FUNCTION];
     uint32_t type = a[0]; // of suspension: retentive is 0, the other has bit 31
