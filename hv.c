@@ -162,7 +162,6 @@ static void init_csrs(void) {
     csr_write(hedeleg, 0xb1ff);
     csr_write(hideleg, HVIP_VSSIP | HVIP_VSTIP | HVIP_VSEIP);
     csr_write(hvip, 0);
-    csr_clear(sip, SIP_SSIP);
     csr_write(hcounteren, -1); // else rdtime, with which Linux tells the time,
                                // would trap
     csr_write(htimedelta, 0);  // the guest's time is the host's
@@ -223,17 +222,19 @@ _Noreturn void main(uint64_t hart, const uint32_t *fdt) {
         for (uint64_t i = 0; i < guest.harts; i++) {
             vcpus[i].hart = i;
             vcpus[i].state = HART_STOPPED;
-            // hart_start (SBI 9.1), which fails for this one
-            host_sbi(SBI_EXT_HSM, 0, (uint64_t[5]){i, (hpa_t)boot});
+            // hart_start (SBI 9.1) until hart_get_status (9.3) says that it is,
+            // because an IPI to a hart that is on its way may be an error.
+            while (host_sbi(SBI_EXT_HSM, 2, (uint64_t[5]){i}).value)
+                host_sbi(SBI_EXT_HSM, 0, (uint64_t[5]){i, (hpa_t)boot});
         }
         start_hart(hart, (struct start){guest.entry, guest.dtb.gpa});
     }
     init_csrs();
-    while (__atomic_load_n(&v->state, __ATOMIC_ACQUIRE) != HART_START_PENDING) {
+    do { // the guest may send any hart an IPI
         wfi();
-        csr_clear(sip, SIP_SSIP); // the guest may send any hart an IPI
-    }
-    v->state = HART_STARTED;
+        csr_clear(sip, SIP_SSIP);
+    } while (!__sync_bool_compare_and_swap(&v->state, HART_START_PENDING,
+                                           HART_STARTED));
     start_guest(v);
 }
 

@@ -91,3 +91,12 @@ def test_legacy_shutdown(start, harts):
     assert guest.ended() == 0
     assert guest.console.count(b"begins") == 1
     no_failure(guest)
+
+
+def test_all_are_here(start):
+    """No hart is still on its way in the firmware when the guest begins, because
+    an IPI to it would be an error.  With thread=single all harts share one thread of
+    QEMU's, so the first one runs on for long before the others get their turn."""
+    guest = start(8, "srst=0,0", qemu_args="-accel tcg,thread=single")
+    assert guest.ended() == 0
+    no_failure(guest)

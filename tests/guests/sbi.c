@@ -728,9 +728,10 @@ static void end(void (*run)(struct hart *h)) {
     uint64_t last = (me + harts_here - 1) % harts_here;
     for (uint64_t i = 0; i < harts_here; i++)
         if (i != me && i != last)
-            run_on(i, argument(arguments, "all=1") ? run : stay, 0);
+            check(run_on(i, argument(arguments, "all=1") ? run : stay, 0), OK,
+                  "start hart %ld", i);
     if (last != me)
-        run_on(last, run, 0);
+        check(run_on(last, run, 0), OK, "start hart %ld", last);
     else
         run(this_hart());
     until(false, 10 * PATIENCE);
