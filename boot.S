@@ -8,7 +8,8 @@
         .globl  boot
 boot:
         csrw    sie, zero               // nothing may interrupt us yet
-        la      t0, bug                 // and a trap of our own is a bug
+        csrw    sscratch, zero          // and a trap of our own is a bug
+        la      t0, vm_exit             // (trap.S)
         csrw    stvec, t0
         la      sp, vcpus + 4096        // see struct vcpu
         slli    t0, a0, 19              // 512 KiB each

@@ -47,7 +47,8 @@ static void handle_interrupts(struct vcpu *v) {
     // QEMU 7.2 may forget a timer interrupt when something else changes in hvip
     // or vsip at that moment; it looks again when it gets the time again.
     uint64_t when = host.sstc ? csr_read(vstimecmp) : -1ul;
-    if (csr_read(time) >= when)
+    v->exit->end = csr_read(time);
+    if (v->exit->end >= when)
         csr_write(vstimecmp, when);
     // The external interrupt stays until the guest claims it, so for that time
     // it is switched off for us and shown to the guest.
@@ -106,7 +107,6 @@ void handle_exit(struct vcpu *v) {
     if (step)
         csr_write(sepc, e->pc + step);
     handle_interrupts(v);
-    e->end = csr_read(time);
 }
 
 // A trap out of the hypervisor itself, from trap.S.  There is nothing to go

@@ -41,7 +41,7 @@ enum { SSTATUS_SIE = 1 << 1, SSTATUS_SPIE = 1 << 5, SSTATUS_SPP = 1 << 8 };
 enum { SSTATUS_VS = 3 << 9, SSTATUS_FS = 3 << 13, SSTATUS_UXL_64 = 2ul << 32 };
 
 enum { HSTATUS_SPV = 1 << 7, HSTATUS_SPVP = 1 << 8, HSTATUS_VTW = 1 << 21 };
-#define HSTATUS_VSXL_64 (2ul << 32)
+enum { SSTATUS_MXR = 1 << 19, HSTATUS_VSXL_64 = 2ul << 32 };
 
 enum { HENVCFG_CBIE = 3 << 4, HENVCFG_CBCFE = 1 << 6, HENVCFG_CBZE = 1 << 7 };
 enum { HENVCFG_ADUE = 1ul << 61, HENVCFG_PBMTE = 1ul << 62 };
@@ -159,7 +159,7 @@ extern const struct guest {
 
 // boot.S, trap.S, guest.S, hv.ld
 _Noreturn void enter_guest(struct vcpu *v);
-long hlvx_hu(gva_t gva), hlv_bu(gva_t gva);
+long hlvx_hu(gva_t gva, uint64_t mxr), hlv_bu(gva_t gva, uint64_t mxr);
 extern char boot[], hv_end[];
 
 // hv.c
@@ -196,7 +196,7 @@ void init_memory(hpa_t ram_end, uint64_t size);
 void *alloc(uint64_t size, uint64_t align);
 void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm);
 void *guest_ptr(gpa_t gpa, uint64_t size);
-long fetch(gva_t pc);
+long fetch(gva_t pc, uint64_t mxr);
 void *memcpy(void *to, const void *from, size_t n);
 void *memset(void *to, int c, size_t n);
 

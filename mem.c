@@ -59,13 +59,15 @@ void *guest_ptr(gpa_t gpa, uint64_t size) {
 }
 
 // Reads the guest's instruction at PC, two bytes at a time, because it may
-// cross a page.  Returns -1 if the guest itself could not fetch it.
-long fetch(gva_t pc) {
-    long low = hlvx_hu(pc);
-    if (low < 0 || (low & 3) != 3)
-        return low;
-    long high = hlvx_hu(pc + 2);
-    return high < 0 ? -1 : high << 16 | low;
+// cross a page.  Returns -1 if the guest itself could not fetch it.  HLVX reads
+// what can be executed, but in QEMU 7.2 only with MXR if it can't be read, too.
+// That comes second, because changing MXR flushes the TLB there.
+long fetch(gva_t pc, uint64_t mxr) {
+    long low = hlvx_hu(pc, mxr);
+    long high = (low & 3) == 3 ? hlvx_hu(pc + 2, mxr) : 0;
+    if (low >= 0 && high >= 0)
+        return high << 16 | low;
+    return mxr ? -1 : fetch(pc, SSTATUS_MXR);
 }
 
 // Divides what lies between our own image and RAM_END: SIZE bytes at the end

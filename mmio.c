@@ -95,7 +95,7 @@ unsigned handle_mmio(struct vcpu *v) {
     struct access a = {.store = e->cause == CAUSE_STORE_GUEST_PAGE_FAULT};
     bool transformed = e->inst & 1;
     bool walk = e->inst && !transformed;
-    long inst = transformed ? (long)e->inst : fetch(e->pc);
+    long inst = transformed ? (long)e->inst : fetch(e->pc, 0);
     // What we can't read the guest can't fetch: it gets the fault as its own.
     if (inst < 0)
         return walk ? inject(v, CAUSE_FETCH_ACCESS, e->tval) : 0;

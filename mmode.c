@@ -88,7 +88,7 @@ static unsigned mret(struct mmode *m) {
 unsigned handle_illegal_instruction(struct vcpu *v) {
     struct mmode *m = v->mmode;
     // stval may be 0, and of QEMU 10 is wrong for mret.
-    uint32_t inst = fetch(v->exit->pc);
+    uint32_t inst = fetch(v->exit->pc, 0);
     unsigned number = inst >> 20, rs1 = inst >> 15 & 31, op = inst >> 12 & 3;
     bool writes = op == CSRRW || rs1; // csrrs and csrrc with x0 only read
     if (m->on && inst == INSTRUCTION_MRET)

@@ -136,7 +136,7 @@ static struct sbiret legacy(struct vcpu *v, uint64_t *a) {
     bool ipi = id == LEGACY_SEND_IPI;
     bool masked = id >= LEGACY_SEND_IPI && id < LEGACY_SHUTDOWN;
     long all = (1 << guest.harts) - 1;
-    long mask = masked && a[0] ? hlv_bu(a[0]) : all;
+    long mask = masked && a[0] ? hlv_bu(a[0], 0) : all;
     uint64_t args[8] = {mask & all, 0, a[1], a[2], a[3]};
     args[FUNCTION] = ipi ? 0 : id - LEGACY_REMOTE_FENCE_I;
     args[EXTENSION] = ipi ? SBI_EXT_IPI : SBI_EXT_RFENCE;

@@ -14,13 +14,13 @@
 
         .text
         .balign 4                       // stvec's low two bits are its mode
+        .globl  vm_exit
 vm_exit:
         csrrw   a0, sscratch, a0        // a0 = struct vcpu, and save guest's a0
+        beqz    a0, bug
         each_register sd
-        csrr    t0, sscratch
+        csrrw   t0, sscratch, zero      // from here on a trap is our own
         sd      t0, 8 * 10(a0)
-        la      t0, bug                 // from here on a trap is our own
-        csrw    stvec, t0
         lui     t0, 1                   // 4096: our stack is at the end of the
         add     sp, a0, t0              // page that begins with the registers
         mv      s0, a0                  // survives the call
@@ -29,22 +29,19 @@ vm_exit:
 
         .globl  enter_guest             // a0 = struct vcpu
 enter_guest:
-        la      t0, vm_exit
-        csrw    stvec, t0
         csrw    sscratch, a0
         each_register ld
         ld      a0, 8 * 10(a0)
         sret                            // hstatus.SPV = 1: into the guest
 
-// A trap while the hypervisor itself runs.
-        .balign 4
-        .globl  bug
+// A trap while the hypervisor itself runs, when sscratch is 0.
 bug:    call    bug_found
 
-// long hlvx_hu(gva_t a0): the two bytes of guest code at a0, read with the
-// guest's translation and its permission to execute (Priv. "Hypervisor Virtual-
-// Machine Load and Store Instructions"); long hlv_bu(gva_t a0): a byte of its
-// data.  Both: -1 if the guest itself could not read it.
+// long hlvx_hu(gva_t a0, uint64_t a1): the two bytes of guest code at a0, read
+// with the guest's translation and its permission to execute (Priv. "Hypervisor
+// Virtual-Machine Load and Store Instructions"); long hlv_bu(gva_t a0, 0): a
+// byte of its data.  Both: -1 if the guest itself could not read it.  A1 is 0 or
+// SSTATUS_MXR: see fetch() in mem.c.
 //
 // The load may trap, right here in HS-mode: another hart of the guest may have
 // unmapped the page a moment ago.  So for one instruction stvec points behind
@@ -56,8 +53,7 @@ bug:    call    bug_found
         mv      t0, a0
         li      a0, -1
         csrr    t1, sepc
-        li      t2, 1 << 19             // MXR: QEMU 7.2 wants it for hlvx
-        csrrs   t2, sstatus, t2
+        csrrs   t2, sstatus, a1
         csrr    t3, hstatus
         la      t4, 1f
         csrrw   t5, stvec, t4

@@ -85,6 +85,7 @@ MUTANTS = [
     ("sbi.c", "        csr_clear(hvip, HVIP_VSSIP);\n", "        ;\n", SBI),
     ("sbi.c", "    csr_clear(hvip, HVIP_VSTIP);\n", "",
      "tests/test_sbi.py -k without_sstc"),
+    ("mem.c", "return mxr ? -1 : fetch(pc, SSTATUS_MXR)", "return -1", HOSTILE + " -k code"),
     ("trap.S", "        csrw    hstatus, t3\n", "", SBI),
     ("trap.S", "        csrw    sepc, t1\n", "", HOSTILE),
     # M-mode.

@@ -61,13 +61,13 @@ _Noreturn void enter_guest(struct vcpu *v) {
 }
 
 // The guest has no translation of its own here.
-long hlvx_hu(gva_t gva) {
+long hlvx_hu(gva_t gva, uint64_t mxr) {
     uint16_t code;
     const void *p = guest_ptr(gva, sizeof code);
     return p ? memcpy(&code, p, sizeof code), code : -1;
 }
 
-long hlv_bu(gva_t gva) {
+long hlv_bu(gva_t gva, uint64_t mxr) {
     const uint8_t *p = guest_ptr(gva, 1);
     return p ? *p : -1;
 }

@@ -3,7 +3,7 @@
 #include "../../mmio.c"
 
 unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval) { return 0; }
-long hlvx_hu(gva_t gva) { return -1; }
+long hlvx_hu(gva_t gva, uint64_t mxr) { return -1; }
 bool plic_access(struct vcpu *v, struct access *a) { return true; }
 bool virtio_access(struct vcpu *v, struct access *a) { return true; }
 bool uart_access(struct vcpu *v, struct access *a) { return true; }
