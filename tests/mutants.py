@@ -66,7 +66,7 @@ MUTANTS = [
     ("hv.c", "        csr_clear(hvip, HVIP_VSEIP);\n", "", BOOT),
     ("hv.c", "        csr_set(hvip, HVIP_VSSIP);\n", "", SBI),
     ("hv.c", "    csr_write(hcounteren, -1);", "    //", BOOT),
-    ("plic.c", "*guests(CONTEXT + CONTEXT_SIZE * (2 * hart + 1)) = 0", "", HOSTILE),
+    ("plic.c", "*guests(CONTEXT + CONTEXT_SIZE * (2 * hart + 1)) = 0", "", HOST),
     ("virtio.c", "                ask_for_interrupt(q);", "                ;", DISK),
     ("virtio.c", "(s->driver_sel ? 0 : F_EVENT_IDX)", "0", HOST),
     ("virtio.c", "    value &= s->refused ? ~STATUS_FEATURES_OK : -1;\n", "", SAFETY),
