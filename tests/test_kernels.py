@@ -164,9 +164,9 @@ busybox mount -t devtmpfs dev /dev
 for module in /modules/*; do
 	busybox insmod $module || echo "$module: not loaded"
 done
-busybox mount -t ext4 /dev/vda /root
-busybox mount --move /dev /root/dev
-exec busybox switch_root /root /sbin/guest-init
+busybox mount -t ext4 /dev/vda /disk
+busybox mount --move /dev /disk/dev
+exec busybox switch_root /disk /sbin/guest-init
 """
 DISK_INIT = """#!/bin/bash
 export PATH=/usr/local/bin:/usr/sbin:/usr/bin HOME=/root TERM=vt100 PS1='guest:\\w# '
@@ -234,7 +234,7 @@ def debian(unpacked, tmp_path_factory):
     """Debian 13: (kernel, initramfs, image of its root file system)."""
     folder = tmp_path_factory.mktemp("debian")
 
-    files = {name: (0o40755, b"") for name in ("bin", "modules", "root", "dev")}
+    files = {name: (0o40755, b"") for name in ("bin", "modules", "disk", "dev")}
     files["init"] = 0o100755, INITRAMFS_INIT.encode()
     files["bin/busybox"] = 0o100755, (unpacked / "usr/bin/busybox").read_bytes()
     for i, data in enumerate(with_dependencies(unpacked / "usr/lib/modules", MODULES)):
