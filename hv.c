@@ -47,7 +47,7 @@ static void handle_interrupts(struct vcpu *v) {
     // QEMU 7.2 may forget a timer interrupt when something else changes in hvip
     // or vsip at that moment; it looks again when it gets the time again.
     uint64_t when = host.sstc ? csr_read(vstimecmp) : -1ul;
-    v->exit->end = csr_read(time);
+    v->exit->end = csr_read(time); // nearly: each reading costs
     if (v->exit->end >= when)
         csr_write(vstimecmp, when);
     // The external interrupt stays until the guest claims it, so for that time
@@ -222,10 +222,11 @@ _Noreturn void main(uint64_t hart, const uint32_t *fdt) {
         for (uint64_t i = 0; i < guest.harts; i++) {
             vcpus[i].hart = i;
             vcpus[i].state = HART_STOPPED;
-            // hart_start (SBI 9.1) until hart_get_status (9.3) says that it is,
+            // Until the firmware says that it has started (SBI 9.3, value 0),
             // because an IPI to a hart that is on its way may be an error.
-            while (host_sbi(SBI_EXT_HSM, 2, (uint64_t[5]){i}).value)
-                host_sbi(SBI_EXT_HSM, 0, (uint64_t[5]){i, (hpa_t)boot});
+            const uint64_t args[5] = {i, (hpa_t)boot};
+            while (host_sbi(SBI_EXT_HSM, HART_GET_STATUS, args).value)
+                host_sbi(SBI_EXT_HSM, HART_START, args);
         }
         start_hart(hart, (struct start){guest.entry, guest.dtb.gpa});
     }

@@ -38,10 +38,10 @@ enum { HVIP_VSSIP = 1 << 2, HVIP_VSTIP = 1 << 6, HVIP_VSEIP = 1 << 10 };
 
 // sstatus and vsstatus share one layout
 enum { SSTATUS_SIE = 1 << 1, SSTATUS_SPIE = 1 << 5, SSTATUS_SPP = 1 << 8 };
-enum { SSTATUS_VS = 3 << 9, SSTATUS_FS = 3 << 13, SSTATUS_UXL_64 = 2ul << 32 };
+enum { SSTATUS_VS = 3 << 9, SSTATUS_FS = 3 << 13, SSTATUS_MXR = 1 << 19 };
+enum { SSTATUS_UXL_64 = 2ul << 32, HSTATUS_VSXL_64 = 2ul << 32 };
 
 enum { HSTATUS_SPV = 1 << 7, HSTATUS_SPVP = 1 << 8, HSTATUS_VTW = 1 << 21 };
-enum { SSTATUS_MXR = 1 << 19, HSTATUS_VSXL_64 = 2ul << 32 };
 
 enum { HENVCFG_CBIE = 3 << 4, HENVCFG_CBCFE = 1 << 6, HENVCFG_CBZE = 1 << 7 };
 enum { HENVCFG_ADUE = 1ul << 61, HENVCFG_PBMTE = 1ul << 62 };
@@ -51,13 +51,13 @@ enum { HENVCFG_ADUE = 1ul << 61, HENVCFG_PBMTE = 1ul << 62 };
 enum { PTE_V = 1, PTE_R = 2, PTE_W = 4, PTE_X = 8, PTE_U = 16 };
 enum { PTE_A = 64, PTE_D = 128 };
 
-// --- SBI 2.0: extensions, errors, functions of the host's, reset types -------
+// --- SBI 2.0: extensions, functions, states of a hart, reset types -----------
 enum { LEGACY_SET_TIMER, LEGACY_PUTCHAR, LEGACY_GETCHAR, LEGACY_CLEAR_IPI };
 enum { LEGACY_SEND_IPI = 4, LEGACY_REMOTE_FENCE_I = 5, LEGACY_SHUTDOWN = 8 };
 enum { SBI_EXT_BASE = 0x10, SBI_EXT_HSM = 0x48534d, SBI_EXT_IPI = 0x735049 };
 enum { SBI_EXT_TIME = 0x54494d45, SBI_EXT_RFENCE = 0x52464e43 };
 enum { SBI_EXT_SRST = 0x53525354, SBI_EXT_DBCN = 0x4442434e };
-enum { SBI_ERR_NOT_SUPPORTED = -2, SBI_ERR_INVALID_PARAM = -3 };
+enum { HART_START, HART_STOP, HART_GET_STATUS, HART_SUSPEND };
 enum { HART_STARTED, HART_STOPPED, HART_START_PENDING, HART_SUSPENDED = 4 };
 enum { SBI_REMOTE_FENCE_I = 0, SBI_REMOTE_HFENCE_GVMA = 4 };
 enum { SBI_REMOTE_HFENCE_VVMA_ASID = 5, SBI_REMOTE_HFENCE_VVMA = 6 };

@@ -61,7 +61,8 @@ void *guest_ptr(gpa_t gpa, uint64_t size) {
 // Reads the guest's instruction at PC, two bytes at a time, because it may
 // cross a page.  Returns -1 if the guest itself could not fetch it.  HLVX reads
 // what can be executed, but in QEMU 7.2 only with MXR if it can't be read, too.
-// That comes second, because changing MXR flushes the TLB there.
+// That comes second, because changing MXR flushes the TLB there: MXR is 0, and
+// SSTATUS_MXR when this calls itself.
 long fetch(gva_t pc, uint64_t mxr) {
     long low = hlvx_hu(pc, mxr);
     long high = (low & 3) == 3 ? hlvx_hu(pc + 2, mxr) : 0;

@@ -35,7 +35,8 @@ enter_guest:
         sret                            // hstatus.SPV = 1: into the guest
 
 // A trap while the hypervisor itself runs, when sscratch is 0.
-bug:    call    bug_found
+bug:    csrw    sscratch, zero          // it may trap, too
+        call    bug_found
 
 // long hlvx_hu(gva_t a0, uint64_t a1): the two bytes of guest code at a0, read
 // with the guest's translation and its permission to execute (Priv. "Hypervisor

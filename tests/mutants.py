@@ -80,7 +80,7 @@ MUTANTS = [
     ("hv.c", "            stop_hart(v);\n", "            ;\n", SBI),
     ("hv.c", "HART_START_PENDING,\n                                           HART_STARTED)",
      "HART_START_PENDING,\n                                           HART_STOPPED)", SBI),
-    ("hv.c", "while (host_sbi(SBI_EXT_HSM, 2", "if (host_sbi(SBI_EXT_HSM, 2",
+    ("hv.c", "while (host_sbi(SBI_EXT_HSM", "if (host_sbi(SBI_EXT_HSM",
      HOST),
     ("sbi.c", "a[FUNCTION] <= e->last_function", "true", SBI),
     ("sbi.c", "        csr_clear(hvip, HVIP_VSSIP);\n", "        ;\n", SBI),

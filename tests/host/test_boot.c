@@ -9,10 +9,10 @@ static struct sbiret starts_harts(const struct call *call) {
     if (call->id != SBI_EXT_HSM)
         return (struct sbiret){0};
     uint64_t *its = &states[call->a[0]], was = *its;
-    if (call->function == 0 && was == HART_STOPPED) {
+    if (call->function == HART_START && was == HART_STOPPED) {
         assert_int_equal(call->a[1], (hpa_t)boot);
         *its = HART_START_PENDING;
-    } else if (call->function == 2 && was == HART_START_PENDING) {
+    } else if (call->function == HART_GET_STATUS && was == HART_START_PENDING) {
         *its = HART_STARTED;
     }
     return (struct sbiret){0, was};
@@ -25,11 +25,11 @@ static void the_guest_is_entered(void **state) {
     for (unsigned hart = 0; hart < 4; hart++)
         states[hart] = hart == this_hart ? HART_STARTED : HART_STOPPED;
     assert_int_equal(how_ends(hv_main(1, host_fdt)), ENTERED);
-    for (unsigned hart = 0; hart < 4; hart++)
+    for (unsigned hart = 0; hart < 4; hart++) {
         assert_int_equal(states[hart], HART_STARTED);
-    for (unsigned hart = 0; hart < 4; hart++)
         assert_int_equal(vcpus[hart].state,
                          hart == 1 ? HART_STARTED : HART_STOPPED);
+    }
     assert_ptr_equal(entered, &vcpus[1]);
     assert_int_equal(entered->regs[10], 1);
     assert_int_equal(entered->regs[11], guest.dtb.gpa);
