@@ -264,6 +264,14 @@ def test_isa(boot, qemu, cpu, tmp_path):
     assert ("sstc" in extensions) == ("sstc=false" not in cpu)
 
 
+def test_levels_of_page_tables(guest, qemu):
+    """Three, not five, where run.sh can tell QEMU so; docs/bench.md says why."""
+    version = subprocess.check_output([qemu, "--version"], text=True)
+    can_tell = int(re.search(r"version (\d+)", version)[1]) >= 10
+    mmu = guest.output("grep mmu /proc/cpuinfo").split()[-1]
+    assert mmu == ("sv39" if can_tell else "sv57")
+
+
 def test_random_seed(guest):
     """The seed from the device tree makes Linux's generator ready at once."""
     assert "crng init done" in guest.output("dmesg | grep -F '[    0.000000]'")
