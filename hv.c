@@ -47,7 +47,7 @@ static void handle_interrupts(struct vcpu *v) {
     // QEMU 7.2 may forget a timer interrupt when something else changes in hvip
     // or vsip at that moment; it looks again when it gets the time again.
     uint64_t when = host.sstc ? csr_read(vstimecmp) : -1ul;
-    v->exit->end = csr_read(time); // nearly: each reading costs
+    v->exit->end = csr_read(time); // nearly; one reading is enough
     if (v->exit->end >= when)
         csr_write(vstimecmp, when);
     // The external interrupt stays until the guest claims it, so for that time

@@ -197,7 +197,8 @@ if [ "$form" = ELF ]; then
 fi
 [ "$form" != flat ] ||
 	printf 'run.sh: %s is neither an Image nor ELF: a flat binary for 0x%x\n' "${own[0]}" "$at" >&2
-if [ "$entry" = $ram ] && [ -z "$bare" ] && [[ $("$qemu" --version) =~ version\ (10\.0\.13|11\.1\.) ]]; then
+version=$("$qemu" --version) || : # that it can't run, it says itself, below
+if [ "$entry" = $ram ] && [ -z "$bare" ] && [[ $version =~ version\ (10\.0\.13|11\.1\.) ]]; then
 	echo "run.sh: a kernel that begins in M-mode hangs on this QEMU, see \"What it does not do\" in the README" >&2
 fi
 
@@ -210,7 +211,7 @@ link() { # name file
 # Three levels of page tables in place of five, where QEMU can be told so: each is
 # one more walk of the second stage for a guest (docs/bench.md).
 cpu=rv64,h=true
-[[ $("$qemu" --version) =~ version\ [0-9]\. ]] || cpu+=,sv48=off,sv57=off
+[[ $version =~ version\ [0-9]\. ]] || cpu+=,sv48=off,sv57=off
 command=("$qemu" -M virt -cpu "$cpu" -nographic -smp "$cpus")
 if [ -n "$bare" ]; then
 	command+=(-m "$mem" -kernel "$kernel" -append "$append")

@@ -199,8 +199,8 @@ def compare(found, accepted):
         # may ask the source of entropy once more, and a character's time is mostly
         # the hypervisor's, of which another compiler makes other code.  Before init
         # Linux waits for a tick: 4 ms, 8 % of the time, that it misses or doesn't.
-        headroom = 0.05 if re.search("prompt|time, console", what) else 0.02
-        headroom = 0.09 if what == "virtual time, entry to init" else headroom
+        tick = what == "virtual time, entry to init"
+        headroom = 0.09 if tick else 0.05 if re.search("prompt|time, console", what) else 0.02
         if abs(now - was) > headroom * was:
             lines[now < was].append(f"{what}: {now}, was {was}")
     return lines
