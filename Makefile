@@ -38,16 +38,19 @@ $(O)/%.o: % hv.h csr.h Makefile | $(O)
 	$(CROSS)gcc $(CFLAGS) -c -o $@ $<
 
 # The guest's files are named on the command line, so what they were last time
-# is kept in a file that changes only when they do.
-$(O)/guest.options: FORCE | $(O)
+# is kept in a file that changes only when they do.  Their time alone does not
+# tell: a file may be replaced by one that is older.  So their size is in there,
+# too, the inode, and when that changed, which nobody can set back.
+$(O)/guest.options: $(KERNEL) $(INITRD) FORCE | $(O)
 	@readlink -f '$(KERNEL)' '$(INITRD)' >$@.new
+	@stat -Lc '%s %i %z' '$(KERNEL)' '$(INITRD)' >>$@.new
 	@printf '%s\n' '$(MEM)' '$(CPUS)' '$(BOOTARGS)' $(AT) $(ENTRY) >>$@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(O)/guest.S.o: CFLAGS += -DKERNEL='"$(KERNEL)"' -DINITRD='"$(INITRD)"' \
                           -DDTB='"$(O)/guest.dtb"' -DGUEST_MIB=$(MEM) \
                           -DCPUS=$(CPUS) -DKERNEL_AT=$(AT) -DENTRY=$(ENTRY)
-$(O)/guest.S.o: $(KERNEL) $(INITRD) $(O)/guest.dtb $(O)/guest.options
+$(O)/guest.S.o: $(O)/guest.dtb $(O)/guest.options
 
 $(O)/guest.dtb: guest.dts $(O)/guest.options Makefile
 	cpp -nostdinc -undef -x assembler-with-cpp -P -DGUEST_MIB=$(MEM) \

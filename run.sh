@@ -183,7 +183,7 @@ fits "${own[0]:-our kernel}" $((at)) $end $ram $middle
 
 # All is well, so from here on something is left behind.
 mkdir -p "$O"
-[ -n "$initrd" ] || { initrd=$O/empty && : >"$initrd"; }
+[ -n "$initrd" ] || { initrd=$O/empty && : >>"$initrd"; } # made, but not changed
 [ "${unzipped:-}" != "$kernel" ] || { kernel=$O/kernel.unzipped && mv "$unzipped" "$kernel"; }
 binary=$kernel
 if [ "$form" = ELF ]; then

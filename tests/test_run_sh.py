@@ -201,9 +201,11 @@ def build(run_sh, out):
     return run
 
 
-def test_nothing_to_rebuild(build):
-    build()
-    assert build() == set()
+def test_nothing_to_rebuild(build, files):
+    """Neither with our own kernel nor with one that has no initramfs."""
+    for options in [], ["-k", files / "text"]:
+        build(*options)
+        assert build(*options) == set()
 
 
 @pytest.mark.parametrize("options", [("-p", "other"), ("-m", "512")])
@@ -222,7 +224,43 @@ def test_rebuild_for_file(build, tmp_path, option, file):
     build()
     assert build(option, copy) == GUEST
     os.utime(copy)
-    assert build(option, copy) == GUEST - {"guest.options", "guest.dtb"}
+    assert build(option, copy) == GUEST
+    assert build(option, copy) == set()
+
+
+@pytest.mark.parametrize("what", ["larger", "older", "same size and time"])
+@pytest.mark.parametrize("option, file", [("-k", KERNEL), ("-i", INITRD)])
+def test_rebuild_for_other_contents(build, out, tmp_path, option, file, what):
+    """Another file under the same name, whatever its size and time are."""
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    shutil.copy(file, copy)
+    build(option, copy)
+    old, time = file.read_bytes(), copy.stat().st_mtime_ns
+    if what == "same size and time":
+        data = old[:-1] + bytes([old[-1] ^ 1])
+    else:
+        data = old + os.urandom(123457)
+    other.write_bytes(data)
+    if what != "larger":
+        time -= 10**15 * (what == "older")
+        os.utime(other, ns=(time, time))
+    os.replace(other, copy)
+    assert build(option, copy) == GUEST
+    assert data in (out / "hv.elf").read_bytes()
+    initrd = data if option == "-i" else INITRD.read_bytes()
+    assert initrd_size(out / "guest.dtb") == len(initrd)
+    assert build(option, copy) == set()
+
+
+def initrd_size(dtb):
+    """That of the initramfs, as the device tree DTB says it."""
+    command = ["fdtget", "-tx", dtb, "/chosen"]
+    start, end = (
+        subprocess.check_output([*command, f"linux,initrd-{which}"], text=True)
+        for which in ("start", "end")
+    )
+    to_number = lambda cells: int("".join(f"{cell:>08}" for cell in cells.split()), 16)
+    return to_number(end) - to_number(start)
 
 
 def test_bare_builds_nothing(build):
