@@ -12,9 +12,8 @@ INITRD   = $(ROOTFS)
 MEM      = 1024
 CPUS     = 1
 BOOTARGS = console=ttyS0
-# Where the kernel belongs in the guest's RAM, and where it begins.
+# Where the kernel belongs in the guest's RAM, and is entered.
 AT       = 0x80200000
-ENTRY    = $(AT)
 
 # No floating point and no vectors, so that those registers are the guest's
 # alone; no loop is turned into a call of memcpy, or memcpy would call itself.
@@ -44,12 +43,12 @@ $(O)/%.o: % hv.h csr.h Makefile | $(O)
 $(O)/guest.options: $(KERNEL) $(INITRD) FORCE | $(O)
 	@readlink -f '$(KERNEL)' '$(INITRD)' >$@.new
 	@stat -Lc '%s %i %z' '$(KERNEL)' '$(INITRD)' >>$@.new
-	@printf '%s\n' '$(MEM)' '$(CPUS)' '$(BOOTARGS)' $(AT) $(ENTRY) >>$@.new
+	@printf '%s\n' '$(MEM)' '$(CPUS)' '$(BOOTARGS)' $(AT) >>$@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(O)/guest.S.o: CFLAGS += -DKERNEL='"$(KERNEL)"' -DINITRD='"$(INITRD)"' \
                           -DDTB='"$(O)/guest.dtb"' -DGUEST_MIB=$(MEM) \
-                          -DCPUS=$(CPUS) -DKERNEL_AT=$(AT) -DENTRY=$(ENTRY)
+                          -DCPUS=$(CPUS) -DKERNEL_AT=$(AT) -DENTRY=$(AT)
 $(O)/guest.S.o: $(O)/guest.dtb $(O)/guest.options
 
 $(O)/guest.dtb: guest.dts $(O)/guest.options Makefile

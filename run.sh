@@ -154,21 +154,23 @@ case $form$initrd in
 '' | Image) build "${initrd:=build/rootfs/initramfs.cpio.gz}" ;;
 esac
 
-# Where the kernel belongs, where it ends with its .bss, and where it begins.
+# Where the kernel belongs, where it is entered, too, and where it ends with its
+# .bss.  The entry in an ELF file is not asked, as QEMU does not ask it either: it
+# is a virtual address in many, and the lowest physical one is where they begin.
 ram=$((0x80000000))
 case $form in
 flat)
-	at=${at:-$((ram + 0x200000))} entry=$at end=$((at + $(stat -Lc %s "$kernel")))
+	at=${at:-$((ram + 0x200000))} end=$((at + $(stat -Lc %s "$kernel")))
 	;;
 ELF)
-	at='' end=0 entry=$(number_at 24 8)
+	at='' end=0
 	segments=$("${cross}readelf" -lW "$kernel" | grep '^ *LOAD ') || :
 	while read -r _ _ _ address _ size _; do
 		((at = ${at:-address} < address ? ${at:-address} : address)) || :
 		((end = end > address + size ? end : address + size)) || :
 	done <<<"${segments:-_ _ _ 0 0 0}"
 	;;
-*) at=$((ram + $(number_at 8 8))) entry=$at end=$((at + $(number_at 16 8))) ;;
+*) at=$((ram + $(number_at 8 8))) end=$((at + $(number_at 16 8))) ;;
 esac
 
 # Kernel and initramfs each get a half of the RAM (guest.S).
@@ -195,10 +197,11 @@ if [ "$form" = ELF ]; then
 			status=none skip=$((offset)) count=$((size)) seek=$((address - at))
 	done <<<"$segments"
 fi
-[ "$form" != flat ] ||
-	printf 'run.sh: %s is neither an Image nor ELF: a flat binary for 0x%x\n' "${own[0]}" "$at" >&2
+[ "$at" = $ram ] && mode=M || mode=S
+[ -z "$form" ] || printf 'run.sh: %s (%s) is entered at 0x%x in %s-mode\n' \
+	"${own[0]}" "${form/flat/neither an Image nor ELF: flat}" "$at" $mode >&2
 version=$("$qemu" --version) || : # that it can't run, it says itself, below
-if [ "$entry" = $ram ] && [ -z "$bare" ] && [[ $version =~ version\ (10\.0\.13|11\.1\.) ]]; then
+if [ $mode = M ] && [ -z "$bare" ] && [[ $version =~ version\ (10\.0\.13|11\.1\.) ]]; then
 	echo "run.sh: a kernel that begins in M-mode hangs on this QEMU, see \"What it does not do\" in the README" >&2
 fi
 
@@ -214,11 +217,17 @@ cpu=rv64,h=true
 [[ $version =~ version\ [0-9]\. ]] || cpu+=,sv48=off,sv57=off
 command=("$qemu" -M virt -cpu "$cpu" -nographic -smp "$cpus")
 if [ -n "$bare" ]; then
+	# QEMU by itself puts all that is not ELF to one address; in an ELF file it
+	# gets to another.
+	if [ "$form" != ELF ] && ((at != ram && at != ram + 0x200000)); then
+		"${cross}ld" -N -e 0 -b binary -Tdata=$(printf 0x%x "$at") -o "$O/kernel.elf" "$kernel"
+		kernel=$O/kernel.elf
+	fi
 	command+=(-m "$mem" -kernel "$kernel" -append "$append")
 	[ ! -s "$initrd" ] || command+=(-initrd "$initrd")
-	[ "$at" != $ram ] || command+=(-bios none)
+	[ $mode = S ] || command+=(-bios none)
 else
-	build KERNEL="$(link kernel "$(realpath "$binary")")" AT="$at" ENTRY="$entry" \
+	build KERNEL="$(link kernel "$(realpath "$binary")")" AT="$at" \
 		INITRD="$(link initrd "$(realpath "$initrd")")" MEM="$mem" CPUS="$cpus" BOOTARGS="$append"
 	# The guest's RAM and a GiB for the firmware, for us, and so that the
 	# guest's can begin at a multiple of 1 GiB: then one entry maps it.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import INITRD, ISA, KERNEL
+from test_mmode import has_mpv
 
 # --- What it says ------------------------------------------------------------
 
@@ -299,16 +300,143 @@ _start: la      s0, text
 text:   .asciz  "the data, .bss: "
         .lcomm  bss, 8192
 """
+ELF_SCRIPT = """
+ENTRY(_start)
+SECTIONS {
+        . = 0x80201000;
+        .text : { *(.text) }
+        . = ALIGN(4096);
+        .data : { *(.data) }
+        .bss : { *(.bss) }
+}
+"""
 
 
 @pytest.mark.parametrize("options", ["-N", "-z separate-code", "-z noseparate-code"])
 def test_elf(spawn, tree, tmp_path, options):
-    """As linkers lay it out, with the file's header in the first segment, too."""
-    source, elf = tmp_path / "elf.S", tmp_path / "elf"
+    """One segment or several, as linkers lay it out.
+
+    By a script, which leaves the file's header out of the first segment: QEMU's
+    board would enter that header, and so do we.
+    """
+    source, script, elf = (tmp_path / name for name in ("elf.S", "elf.ld", "elf"))
     source.write_text(ELF)
-    link = "-nostdlib -static -Wl,--build-id=none,-Ttext=0x80201000,"
-    link += options.replace(" ", ",")
+    script.write_text(ELF_SCRIPT)
+    link = f"-nostdlib -static -T {script} -Wl,--build-id=none,{options.replace(' ', ',')}"
     subprocess.run(["riscv64-linux-gnu-gcc", *link.split(), source, "-o", elf], check=True)
     guest = spawn([tree / "run.sh", "-k", elf, "--no-disk"])
     guest.expect(rb"the data, .bss: 0")
     assert guest.ended() == 0
+
+
+# --- Where and how a kernel is entered ----------------------------------------
+
+# Types L if it is entered at its lowest address, E if at _start, which is what
+# its ELF file says; then S or M, its mode, if it can do there what it has to.
+ENTERED = {
+    "S": """
+        li      a0, 'L'
+        j       1f
+        .globl  _start
+_start: li      a0, 'E'
+1:      li      a7, 1           # SBI: legacy putchar
+        ecall
+        li      a0, 'S'
+        ecall
+        li      a0, '\\n'
+        ecall
+        li      a7, 8           # shutdown
+        ecall
+""",
+    "M": """
+        li      t1, 'L'
+        j       1f
+        .globl  _start
+_start: li      t1, 'E'
+1:      li      t0, 0x10000000  # UART
+        sb      t1, (t0)
+        csrr    t1, mhartid
+        li      t1, 'M'
+        sb      t1, (t0)
+        li      t1, '\\n'
+        sb      t1, (t0)
+2:      j       2b
+""",
+}
+
+VIRTUAL = 0xFFFFFFFF00000000  # from a physical address to one in the upper half
+
+
+def compile_entered(folder, mode, address, offset=0):
+    """ENTERED as an ELF file that belongs to ADDRESS and is linked OFFSET above."""
+    elf, script = folder / "kernel.elf", folder / "kernel.ld"
+    where = f"{address + offset:#x} : AT({address:#x})"
+    script.write_text(f"ENTRY(_start) SECTIONS {{ .text {where} {{ *(.text) }} }}")
+    command = "riscv64-linux-gnu-gcc -nostdlib -static -Wl,--build-id=none -o"
+    subprocess.run(
+        [*command.split(), elf, "-T", script, "-x", "assembler", "-"],
+        input=ENTERED[mode],
+        text=True,
+        check=True,
+    )
+    return elf
+
+
+def to_flat(elf):
+    flat = elf.with_suffix(".bin")
+    subprocess.run(["riscv64-linux-gnu-objcopy", "-O", "binary", elf, flat], check=True)
+    return flat
+
+
+def to_image(elf, address):
+    """With the header of an Image, which begins with a jump over it."""
+    code, image = to_flat(elf).read_bytes(), elf.with_suffix(".image")
+    jump, magic = 0x0400006F, 0x05435352
+    numbers = jump, address - 0x80000000, 64 + len(code), magic
+    image.write_bytes(struct.pack("<I4xQQ32xI4x", *numbers) + code)
+    return image
+
+
+def to_gzip(file):
+    zipped = file.with_suffix(".gz")
+    zipped.write_bytes(gzip.compress(file.read_bytes()))
+    return zipped
+
+
+FORMS = {  # what run.sh calls it, and its file
+    "elf": ("ELF", lambda folder, *at: compile_entered(folder, *at)),
+    "elf, virtual": ("ELF", lambda folder, *at: compile_entered(folder, *at, VIRTUAL)),
+    "elf, gzipped": ("ELF", lambda folder, *at: to_gzip(compile_entered(folder, *at))),
+    "Image": ("Image", lambda folder, *at: to_image(compile_entered(folder, *at), at[1])),
+    "flat": (
+        "neither an Image nor ELF: flat",
+        lambda folder, *at: to_flat(compile_entered(folder, *at)),
+    ),
+}
+
+
+@pytest.mark.parametrize("bare", [[], ["--bare"]], ids=["hv", "bare"])
+@pytest.mark.parametrize("address", [0x80000000, 0x80200000, 0x80600000], ids=hex)
+@pytest.mark.parametrize("form", FORMS)
+def test_entry(boot, run_sh, qemu, tmp_path, form, address, bare):
+    """The same with and without the hypervisor, and as run.sh says."""
+    mode = "M" if address == 0x80000000 else "S"
+    kind, make = FORMS[form]
+    file = make(tmp_path, mode, address)
+    said = f"run.sh: {file} ({kind}) is entered at {address:#x} in {mode}-mode"
+    where = f"@{address:#x}" if form == "flat" and address != 0x80200000 else ""
+    options = ["--no-disk", "-k", f"{file}{where}", *bare]
+    result = run_sh("--dry-run", *options, QEMU=qemu)
+    lines = [line for line in result.stderr.splitlines() if "hangs on this QEMU" not in line]
+    assert result.returncode == 0 and lines == [said]
+    guest = boot(*options)
+    guest.expect(re.escape(said.encode()) + rb"\n")
+    if mode == "M" and not bare and not has_mpv(qemu):
+        guest.expect(rb"(?m)^L")  # and hangs
+    else:
+        guest.expect(rb"(?m)^L%s\n" % mode.encode())
+
+
+def test_own_kernel_is_not_told(run_sh):
+    """That line is for those who bring a kernel of theirs."""
+    assert run_sh("--dry-run").stderr == ""
