@@ -211,10 +211,11 @@ link() { # name file
 	echo "$O/$1"
 }
 
-# Three levels of page tables in place of five, where QEMU can be told so: each is
-# one more walk of the second stage for a guest (docs/bench.md).
+# Our own kernel gets three levels of page tables in place of five, where QEMU can
+# be told so: each is one more walk of the second stage for a guest
+# (docs/bench.md).  Another kernel may want more than three.
 cpu=rv64,h=true
-[[ $version =~ version\ [0-9]\. ]] || cpu+=,sv48=off,sv57=off
+[ -n "$form" ] || [[ $version =~ version\ [0-9]\. ]] || cpu+=,sv48=off,sv57=off
 command=("$qemu" -M virt -cpu "$cpu" -nographic -smp "$cpus")
 if [ -n "$bare" ]; then
 	# QEMU by itself puts all that is not ELF to one address; in an ELF file it

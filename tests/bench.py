@@ -121,6 +121,10 @@ class Bench:
         ):
             subprocess.run([f"{CROSS}gcc", *options.split(), "-o", output], cwd=ROOT, check=True)
         symbols = subprocess.check_output([f"{CROSS}nm", program], text=True)
+        version = subprocess.check_output([qemu, "--version"], text=True)
+        older = re.search(r"version \d\.", version)
+        # Linux's page tables: what run.sh says for its own kernel, which this is
+        self.cpu = "" if older else "-cpu rv64,h=true,sv48=off,sv57=off "
         self.mark = int(re.search(r"(\w+) t mark_ecall", symbols)[1], 16)
         (folder / "initrd").write_bytes(cpio(bench=program.read_bytes()) + INITRD.read_bytes())
         (folder / "disk").write_bytes(os.urandom(64 << 20))
@@ -134,7 +138,7 @@ class Bench:
         done = subprocess.run(list(map(str, command)), env=env, stdin=DEVNULL, stdout=PIPE, text=True)
         return shlex.split(done.stdout) if done.returncode == 0 else die("run.sh refuses")
 
-    def linux(self, init, *options, log="quiet", **more):
+    def linux(self, init, *options, log="quiet", qemu_args="", **more):
         """With Linux; INIT: the arguments of the program bench, then its init.
 
         Without, init is the usual one, and there is no disk for it to mount.
@@ -143,7 +147,7 @@ class Bench:
         params = f"{log} lpj=40000" + (f" rdinit=/bench -- {init}" if init else "")
         disk = ["-d", self.folder / "disk"] if init else ["--no-disk"]
         files = "-k", IMAGE, "-i", self.folder / "initrd", *disk
-        return self.machine(*files, "-p", params, *options, **more)
+        return self.machine(*files, "-p", params, *options, qemu_args=self.cpu + qemu_args, **more)
 
     def run(self, command, until=DONE):
         """Run COMMAND till it prints UNTIL: its output, seconds, CPU seconds."""

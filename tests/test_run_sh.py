@@ -440,3 +440,45 @@ def test_entry(boot, run_sh, qemu, tmp_path, form, address, bare):
 def test_own_kernel_is_not_told(run_sh):
     """That line is for those who bring a kernel of theirs."""
     assert run_sh("--dry-run").stderr == ""
+
+
+# Maps the first 512 GiB to themselves by one entry of Sv48's root, turns that
+# on, and types the mode that satp has then.
+SV48 = """
+        .globl  _start
+_start: la      t0, root
+        li      t1, 0xcf        # D, A, X, W, R, V
+        sd      t1, (t0)
+        srli    t0, t0, 12
+        li      t1, 9 << 60     # MODE: Sv48
+        or      t0, t0, t1
+        sfence.vma
+        csrw    satp, t0
+        csrr    a0, satp
+        srli    a0, a0, 60
+        addi    a0, a0, '0'
+        li      a7, 1           # SBI: legacy putchar
+        ecall
+        li      a0, '\\n'
+        ecall
+        li      a7, 8           # shutdown
+        ecall
+        .balign 4096
+root:   .skip   4096
+"""
+
+
+@pytest.mark.parametrize("bare", [[], ["--bare"]], ids=["hv", "bare"])
+def test_sv48(boot, tmp_path, bare):
+    """Only our own kernel has to do with three levels (test_levels_of_page_tables)."""
+    elf = tmp_path / "sv48"
+    command = "riscv64-linux-gnu-gcc -nostdlib -static -Wl,--build-id=none,-N,-Ttext=0x80200000"
+    subprocess.run(
+        [*command.split(), "-o", elf, "-x", "assembler", "-"],
+        input=SV48,
+        text=True,
+        check=True,
+    )
+    guest = boot("--no-disk", "-k", elf, *bare)
+    assert guest.expect(rb"(?m)^(\d)\n")[1] == b"9"
+    assert guest.ended() == 0
