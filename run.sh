@@ -221,7 +221,7 @@ if [ -n "$bare" ]; then
 	# QEMU by itself puts all that is not ELF to one address; in an ELF file it
 	# gets to another.
 	if [ "$form" != ELF ] && ((at != ram && at != ram + 0x200000)); then
-		"${cross}ld" -N -e 0 -b binary -Tdata=$(printf 0x%x "$at") -o "$O/kernel.elf" "$kernel"
+		"${cross}ld" -N -e 0 -b binary -Tdata="$(printf 0x%x "$at")" -o "$O/kernel.elf" "$kernel"
 		kernel=$O/kernel.elf
 	fi
 	command+=(-m "$mem" -kernel "$kernel" -append "$append")
