@@ -24,12 +24,13 @@ from collections import Counter
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT
 
+from patience import PIECES, Patience
+
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = ROOT / "build/linux/arch/riscv/boot/Image"
 INITRD = ROOT / "build/rootfs/initramfs.cpio.gz"
 CROSS = "riscv64-linux-gnu-"
 DONE, PROMPT = rb"bench done", rb"guest:[^ ]*# "
-TIMEOUT = 300  # seconds, for hangs
 
 # What makes a run repeatable: a clock that counts instructions, and no chance.
 ICOUNT = "-seed 1 -rtc base=2026-01-01,clock=vm -icount shift=0,sleep=off"
@@ -151,17 +152,17 @@ class Bench:
 
     def run(self, command, until=DONE):
         """Run COMMAND till it prints UNTIL: its output, seconds, CPU seconds."""
-        start, output = time.monotonic(), b""
+        start, output, patience = time.monotonic(), b"", Patience(3 * PIECES)
         qemu = subprocess.Popen(command, cwd=self.tree, stdin=PIPE, stdout=PIPE, stderr=STDOUT)
         try:
             while not re.search(until, output[-200:]):
-                left = max(0, start + TIMEOUT - time.monotonic())
-                more = select.select([qemu.stdout], [], [], left)[0]
-                data = more and os.read(qemu.stdout.fileno(), 65536)
-                if not data or b"Kernel panic" in output:
-                    die("it hangs or ends:\n" + output[-2000:].decode(errors="replace"))
+                patience.until(lambda left: select.select([qemu.stdout], [], [], left)[0])
+                data = os.read(qemu.stdout.fileno(), 65536)
+                assert data and b"Kernel panic" not in output, "it ends"
                 output += data
             seconds = time.monotonic() - start
+        except AssertionError as error:
+            die(f"{error}:\n" + output[-2000:].decode(errors="replace"))
         finally:
             os.kill(qemu.pid, signal.SIGKILL)  # qemu.kill() would take the usage away
             usage = os.wait4(qemu.pid, 0)[2]

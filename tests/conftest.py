@@ -14,8 +14,9 @@ To add a test, write a function `test_...` into one of the files:
             assert "quiet" in guest.output("cat /proc/cmdline")
 
 A test that asks for `guest`, `boot` or `qemu` runs once on each QEMU.  When it
-fails, the last lines of its consoles are shown.  There is one time-out, for
-hangs; no test sleeps to wait for something, and none tries a second time.
+fails, the last lines of its consoles are shown.  There is one limit, for hangs,
+which patience.py explains; no test sleeps to wait for something, none says in
+how many seconds something has to be done, and none tries a second time.
 
 Several tests run at a time, each worker with a copy of the tree of its own, so
 that disk.img and what is built are its own, too.  What measures time gets the
@@ -29,8 +30,8 @@ import random
 import re
 import select
 import shutil
+import signal
 import subprocess
-import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -38,13 +39,12 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from patience import Patience
+
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = ROOT / "build/linux/arch/riscv/boot/Image"
 INITRD = ROOT / "build/rootfs/initramfs.cpio.gz"
 
-# Seconds for anything that the guest shall say.  It guards against hangs and
-# is far above what anything takes: 1 MiB of text needs 40.
-TIMEOUT = 120
 ROWS, COLUMNS = 30, 100  # no terminal's default
 ISA = "/proc/device-tree/cpus/cpu@0/riscv,isa"  # in the guest
 PROMPT = rb"guest:[~/][^ #]*# "
@@ -96,17 +96,18 @@ class Guest:
             dimensions=(ROWS, COLUMNS),
         )
         self.child.delaybeforesend = None
+        self.process = os.pidfd_open(self.child.pid)  # readable when it has ended
 
     def __enter__(self):
         try:
             self.wait_for_prompt()
         except BaseException:
-            self.child.close(force=True)
+            self.kill()
             raise
         return self
 
     def __exit__(self, kind, *_):
-        self.child.close(force=True)
+        self.kill()
         if kind is None and not self.trouble:
             found = TROUBLE.search(self.console)
             assert not found, "on the console: " + found[0].decode()
@@ -117,19 +118,18 @@ class Guest:
         It must not match more than 200 bytes: to search all of a long output
         for each character that comes would take minutes.
         """
-        end = time.monotonic() + TIMEOUT
+        patience = Patience()
         start = self.seen
         while not (match := re.compile(pattern).search(self.console, start)):
             start = max(self.seen, len(self.console) - 400)
-            assert self.read(end), f"the console ended without {pattern}"
+            assert self.read(patience), f"the console ended without {pattern}"
         self.seen = match.end()
         return match
 
-    def read(self, end):
-        """Add what comes before the time END to the console; false: none."""
+    def read(self, patience):
+        """Add what comes next to the console; false: it has ended."""
         fd = self.child.fileno()
-        left = max(0, end - time.monotonic())
-        assert select.select([fd], [], [], left)[0] and left, "it hangs"
+        patience.until(lambda seconds: select.select([fd], [], [], seconds)[0])
         try:
             data = os.read(fd, 65536)
         except OSError:  # so Linux says that nobody has the terminal any more
@@ -172,12 +172,26 @@ class Guest:
 
     def ended(self):
         """Wait for QEMU's end; return its exit status."""
-        end = time.monotonic() + TIMEOUT
-        while self.read(end):
+        patience = Patience()
+        while self.read(patience):
             pass
-        self.child.close()
+        self.close()
         assert self.child.signalstatus is None
         return self.child.exitstatus
+
+    def close(self):
+        """Wait until the process is gone, and give up its terminal.
+
+        pexpect would send it signals after a tenth of a second.
+        """
+        Patience().until(lambda seconds: select.select([self.process], [], [], seconds)[0])
+        os.close(self.process)
+        self.child.close()
+
+    def kill(self):
+        if not self.child.closed:
+            self.child.kill(signal.SIGKILL)
+            self.close()
 
     def poweroff(self):
         self.start("poweroff")
@@ -276,7 +290,7 @@ def spawn(request, out, tree, qemu):
 
     yield start
     for guest in request.node.guests:
-        guest.child.close(force=True)
+        guest.kill()
 
 
 @pytest.fixture
@@ -301,15 +315,8 @@ def run_sh(out, tree):
     """run_sh(OPTIONS): run.sh without a terminal, to its end."""
 
     def run(*arguments, script=tree / "run.sh", cwd=tree, **env):
-        return subprocess.run(
-            [script, *map(str, arguments)],
-            cwd=cwd,
-            env={**os.environ, "O": str(out), **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
+        env = {**os.environ, "O": str(out), **env}
+        return Patience().run([script, *arguments], cwd=cwd, env=env)
 
     return run
 

@@ -11,7 +11,8 @@ import subprocess
 
 import pytest
 
-from conftest import KERNEL, ROOT, TIMEOUT
+from conftest import KERNEL, ROOT
+from patience import Patience
 
 VMLINUX = KERNEL.parents[3] / "vmlinux"
 BANNER = re.search(rb"Linux version \d[^\n]*\n", VMLINUX.read_bytes())[0].decode().strip()
@@ -27,14 +28,7 @@ def session(command, *steps):
     words = [*shlex.split(command), "-nx", "-batch"]
     for line, *_ in (*steps, ("detach",)):
         words += ["-ex", "echo \\n\\002\\n", "-ex", line]
-    result = subprocess.run(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    result = Patience().run(words, stderr=subprocess.STDOUT)
     assert "Traceback" not in result.stdout and "Python Exception" not in result.stdout
     answers = [answer.strip() for answer in result.stdout.split("\n\2\n")[1:-1]]
     assert len(answers) == len(steps), result.stdout

@@ -3,6 +3,7 @@ unit tests with the sanitizers, how much of the code they run, and fuzzers.
 """
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import subprocess
 import pytest
 
 from conftest import ROOT
+from patience import piece
 
 HOST = ROOT / "tests/host"
 # Those that deal with what a guest says.
@@ -65,9 +67,10 @@ def test_fuzz(name, tmp_path, report):
     fuzzer = build(f"fuzz_{name}", tmp_path)
     new = tmp_path / "new"
     new.mkdir()
+    hang = math.ceil(40 * piece())  # seconds for one input: 10 on a quiet machine
     output = run(
         [fuzzer, f"-max_total_time={os.environ.get('FUZZ_SECONDS', 60)}"]
-        + [f"-seed={os.environ['SEED']}", "-timeout=10", "-print_final_stats=1"]
+        + [f"-seed={os.environ['SEED']}", f"-timeout={hang}", "-print_final_stats=1"]
         + [f"-artifact_prefix={tmp_path}/", new, HOST / "corpus" / name],
     )
     runs = int(re.search(r"stat::number_of_executed_units: (\d+)", output)[1])

@@ -3,11 +3,11 @@
 import json
 import os
 import re
+import select
 import shutil
 import struct
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,6 +16,7 @@ import pytest
 
 import bench
 from conftest import ROOT
+from patience import Patience
 
 sys.path.insert(0, str(ROOT / "tools"))
 import exits  # noqa: E402
@@ -291,14 +292,9 @@ def test_killed(boot):
         # The RAM is a file without a name, so nothing can be left of it.
         mapped = Path(f"/proc/{child}/maps").read_text()
         assert re.findall(r"rw-s .* (/.*RAM.*)", mapped) == ["/memfd:RAM (deleted)"]
-        guest.child.kill(9)
-        end = time.monotonic() + 10
-        while Path(f"/proc/{child}/cmdline").exists() and time.monotonic() < end:
-            if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
-                break
-            time.sleep(0.01)
-        else:
-            assert not Path(f"/proc/{child}").exists()
+        with open(os.pidfd_open(int(child))) as process:  # readable when it ends
+            guest.child.kill(9)
+            Patience().until(lambda seconds: select.select([process], [], [], seconds)[0])
 
 
 def test_off(run_sh, qemu):

@@ -17,6 +17,7 @@ import time
 import pytest
 
 from conftest import INITRD, KERNEL, ROOT, copy_tree
+from patience import Patience
 from test_boot import in_foreground
 
 SEED = int(os.environ["SEED"])
@@ -223,9 +224,10 @@ def test_kill(boot, disk, disk_load, qemu, request, report):
             end = time.monotonic() + moments.random()
             while (left := end - time.monotonic()) > 0:
                 if select.select([guest.child], [], [], left)[0]:
-                    guest.read(end + 10)
+                    guest.read(Patience())
             guest.child.kill(9)
-            while guest.read(time.monotonic() + 10):
+            patience = Patience()
+            while guest.read(patience):
                 pass
             synced = [int(n) for n in re.findall(rb"synced (\d+)\.\n", guest.console)]
         assert synced == list(range(len(synced)))
@@ -379,7 +381,8 @@ def test_network(boot, web, sink):
         guest.output(f"wget -q -O /tmp/down {url}")
         assert guest_sha256(guest, "/tmp/down") == sha256(data)
         guest.output(f"wget -q -O /tmp/again {url} & nc 10.0.2.2 {to} </tmp/down; wait")
-        assert complete.wait(10) and sha256(got) == sha256(data)
+        Patience().until(complete.wait)
+        assert sha256(got) == sha256(data)
         guest.output("cmp /tmp/down /tmp/again")
         guest.poweroff()
 
