@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "../../csr.h"
+#include "patience.h"
 
 enum { SSIP = 1 << 1, STIP = 1 << 5, SEIP = 1 << 9, SSTATUS_SIE = 1 << 1 };
 enum { SSTATUS_SPIE = 1 << 5, SSTATUS_SPP = 1 << 8, SSTATUS_VS = 3 << 9 };
@@ -18,7 +19,7 @@ enum { INVALID_ADDRESS = -5, ALREADY_AVAILABLE = -6 };
 #define RAM 0x80000000ul
 #define RAM_END 0xc0000000ul // with run.sh's 1024 MiB
 #define MS 10000ul           // of the timebase
-#define PATIENCE 5000        // ms until something that should come is missed
+#define PATIENCE 5000        // ms until what should come is missed: patience.h
 #define MAX_HARTS 8
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
@@ -83,9 +84,9 @@ static uint64_t now(void) {
 // Waits for CONDITION, but not forever: is it true now?
 #define until(condition, ms)                                                   \
     ({                                                                         \
-        uint64_t end_ = now() + (ms)*MS;                                       \
+        struct patience patience_ = {(ms)*MS, now()};                          \
         bool true_;                                                            \
-        while (!(true_ = (condition)) && now() < end_)                         \
+        while (!(true_ = (condition)) && patient(&patience_, now()))           \
             ;                                                                  \
         true_;                                                                 \
     })

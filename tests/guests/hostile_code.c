@@ -97,7 +97,11 @@ static void race(uint64_t other) {
     put_code(8), put_code(4094);
     *(volatile uint32_t *)DEVICE = 5;
     check(run_on(other, unmap, 0), OK, "start hart %ld", other);
-    for (uint64_t end = now() + 2000 * MS; now() < end; rounds++) {
+    // Longer where the two harts do not really run at the same time.
+    struct patience p = {PATIENCE * MS, now()};
+    for (uint64_t end = now() + 2000 * MS;
+         now() < end || ((!faults || faults == rounds) && patient(&p, now()));
+         rounds++) {
         uint64_t pc = CODE + (rounds & 1 ? 4094 : 8);
         flush();
         trapped();

@@ -245,8 +245,8 @@ static void timer(uint64_t at) { reg64(CLINT_MTIMECMP(hart())) = at; }
 // MTIP follows mtimecmp (Priv. 3.2.1), "eventually, but not necessarily
 // immediately".
 static bool mtip_becomes(uint64_t value) {
-    uint64_t start = mtime();
-    while (mtime() - start < 1000 * INTERVAL)
+    struct patience p = {1000 * INTERVAL, mtime()};
+    while (patient(&p, mtime()))
         if ((csr_read(mip) & MIP_MTIP) == value)
             return true;
     return false;

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "patience.h"
 
 #define MAX_HARTS 8
 #define PAGE 4096ul

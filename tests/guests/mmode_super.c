@@ -546,11 +546,11 @@ static void check_rate(void) {
 // For three intervals at least; more if others are at work on the machine.
 static void wait_for_pending(uint64_t bit) {
     static int hidden;
-    uint64_t start = mtime(), waited;
-    do
-        waited = mtime() - start;
-    while (waited < 3 * INTERVAL ||
-           (!(csr_read(sip) & bit) && !hidden && waited < 300 * INTERVAL));
+    uint64_t start = mtime();
+    struct patience p = {100 * INTERVAL, start};
+    while (mtime() - start < 3 * INTERVAL ||
+           (!(csr_read(sip) & bit) && !hidden && patient(&p, mtime())))
+        ;
     // QEMU before 8.2 does not show STIP in vsip, so it is the test that knows
     // whether this is a failure.
     if (!(csr_read(sip) & bit) &&
@@ -560,9 +560,9 @@ static void wait_for_pending(uint64_t bit) {
 
 // One that is pending comes when it may.
 static bool comes_after(uint64_t before) {
-    uint64_t start = mtime();
+    struct patience p = {300 * INTERVAL, mtime()};
     while (seen[hart()].ticks == before)
-        if (mtime() - start > 300 * INTERVAL)
+        if (!patient(&p, mtime()))
             return false;
     return true;
 }

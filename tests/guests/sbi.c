@@ -785,8 +785,9 @@ static void test_dbcn(void) {
     unsigned length = 0;
     uint64_t room = 1; // 1, 2, 3, ... bytes at a time
     bool good = true;
-    uint64_t end = now() + 4 * PATIENCE * MS;
-    while (good && (!length || typed[length - 1] != '!') && now() < end) {
+    struct patience patience = {4 * PATIENCE * MS, now()};
+    while (good && (!length || typed[length - 1] != '!') &&
+           patient(&patience, now())) {
         ret = sbi(DBCN, 1, room, here, 0);
         good = ret.error == OK && 0 <= ret.value && ret.value <= (long)room &&
                length + ret.value < (long)sizeof typed && buffer[room] == 'x';
@@ -851,8 +852,8 @@ static void test_legacy_console(void) {
     char typed[40];
     unsigned length = 0;
     long c = -1;
-    uint64_t end = now() + 4 * PATIENCE * MS;
-    while (c != '!' && -1 <= c && c < 256 && now() < end) {
+    struct patience patience = {4 * PATIENCE * MS, now()};
+    while (c != '!' && -1 <= c && c < 256 && patient(&patience, now())) {
         c = legacy(2);
         if (c >= 0 && length < sizeof typed - 1)
             typed[length++] = c;
