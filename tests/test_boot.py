@@ -168,16 +168,23 @@ def test_20_boots(boot):
 
 @pytest.mark.alone
 def test_second_start_is_quick(boot):
-    """From ./run.sh to the prompt when there is nothing to build.
+    """From ./run.sh to the prompt, when there is nothing to build.
 
-    The best of three, because others may be at work on the machine.
+    It takes 1.3 times as long as with --bare, as make looks at the files, too.
+    To compile the hypervisor, or to sleep for a second, makes that 2.5.
+
+    Both take turns, and the best of each counts, because others may be at work
+    on the machine.
     """
-    seconds = []
-    for _ in range(4):  # the first may still build
-        start = time.monotonic()
-        with boot():
-            seconds.append(time.monotonic() - start)
-    assert min(seconds[1:]) < 2
+    seconds = {"hv": [], "bare": []}
+    with boot():  # which may still build
+        pass
+    for _ in range(5):
+        for machine, options in ("hv", []), ("bare", ["--bare"]):
+            start = time.monotonic()
+            with boot(*options):
+                seconds[machine].append(time.monotonic() - start)
+    assert min(seconds["hv"]) < 2 * min(seconds["bare"]), seconds
 
 
 # --- Time --------------------------------------------------------------------
@@ -191,22 +198,29 @@ def cpu_seconds(process):
 
 
 def sleep_2(guest):
-    """`sleep 2` has to take 2 s by the guest's clock and by ours.
+    """`sleep 2` has to take 2 s by the guest's clock, which has to go as ours does.
 
-    And the hypervisor has to sleep, too, meanwhile.
+    And the hypervisor has to sleep, too, meanwhile.  So `sleep 2` takes little
+    more than 2 s, and little of the CPU: less than `sleep 0` fifty times.
     """
-    say_time = "printf '\\002'; date +%s.%N"
-    guest.start(f"{say_time}; sleep 2; {say_time}")
+
+    def look():
+        """Our time, the guest's a little later, ours later still; QEMU's CPU time."""
+        before = time.monotonic()
+        inside = float(guest.output("date +%s.%N"))
+        return before, inside, time.monotonic(), cpu_seconds(guest.child.pid)
+
+    looks = [look()]
+    for command in "for i in $(seq 50); do sleep 0; done", "sleep 2":
+        guest.output(command)
+        looks.append(look())
     times = []
-    for _ in range(2):
-        inside = float(guest.expect(rb"\x02([\d.]+)\n")[1])
-        times.append((inside, time.monotonic(), cpu_seconds(guest.child.pid)))
-    guest.wait_for_prompt()
-    inside, outside, busy = (b - a for a, b in zip(*times))
-    assert inside == pytest.approx(2, rel=0.1)
-    assert outside == pytest.approx(2, rel=0.1)
-    assert inside == pytest.approx(outside, rel=0.1)
-    assert busy < 0.5
+    for (before, inside, after, cpu), (before2, inside2, after2, cpu2) in zip(looks, looks[1:]):
+        times.append((inside2 - inside, cpu2 - cpu))
+        assert before2 - after < inside2 - inside < after2 - before
+    (fifty, busy_with_fifty), (took, busy) = times
+    assert 2 <= took < 2 + fifty, times
+    assert busy < busy_with_fifty, times
 
 
 @pytest.mark.alone
