@@ -48,7 +48,7 @@ $(O)/guest.options: $(KERNEL) $(INITRD) FORCE | $(O)
 
 $(O)/guest.S.o: CFLAGS += -DKERNEL='"$(KERNEL)"' -DINITRD='"$(INITRD)"' \
                           -DDTB='"$(O)/guest.dtb"' -DGUEST_MIB=$(MEM) \
-                          -DCPUS=$(CPUS) -DKERNEL_AT=$(AT) -DENTRY=$(AT)
+                          -DCPUS=$(CPUS) -DKERNEL_AT=$(AT)
 $(O)/guest.S.o: $(O)/guest.dtb $(O)/guest.options
 
 $(O)/guest.dtb: guest.dts $(O)/guest.options Makefile

@@ -17,5 +17,6 @@
     asm volatile(op " " #csr ", %0" ::"rK"((uint64_t)(v)) : "memory")
 
 #define fence() asm volatile("fence" ::: "memory")
+#define fence_i() asm volatile("fence.i" ::: "memory")
 #define hfence_gvma() asm volatile(".option arch, +h; hfence.gvma" ::: "memory")
-#define wfi() asm volatile("wfi")
+#define wfi() asm volatile("wfi" ::: "memory")

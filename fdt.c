@@ -39,79 +39,106 @@ static bool is_prop(const uint32_t *fdt, fdt_prop p, const char *name) {
     return be32(*p) == FDT_PROP && same(names + be32(p[2]), name);
 }
 
-// The next property NAME behind AFTER (NULL: the first), NULL if there is none.
-fdt_prop fdt_find(const uint32_t *fdt, fdt_prop after, const char *name) {
-    fdt_prop p = after ? next(after) : fdt + be32(fdt[OFF_DT_STRUCT]) / 4;
-    while (be32(*p) != FDT_END && !is_prop(fdt, p, name))
-        p = next(p);
-    return be32(*p) == FDT_END ? NULL : p;
+// Whether P has STRING in it, if it is a string or a list of strings.
+static bool lists(fdt_prop p, const char *string) {
+    const char *s = (const char *)(p + 3), *end = s + be32(p[1]);
+    while (s < end && !same(s, string))
+        while (*s++)
+            ;
+    return s < end;
 }
 
-// Of the host's tree: the property "reg" of the next node behind AFTER (NULL:
-// the first) of which a property is STRING, or a list that begins with it, such
-// as "compatible"; NULL if there is none.
-fdt_prop fdt_find_reg(fdt_prop after, const char *string) {
-    const uint32_t *fdt = host.fdt;
+// The next property NAME behind AFTER (NULL: the first) in a node of which a
+// property, such as "compatible", lists STRING (NULL: in any); NULL if there is
+// none.
+fdt_prop fdt_find(const uint32_t *fdt, fdt_prop after, const char *string,
+                  const char *name) {
     fdt_prop p = after ? next(after) : fdt + be32(fdt[OFF_DT_STRUCT]) / 4;
-    fdt_prop reg = NULL, match = NULL;
-    for (; be32(*p) != FDT_END && !(reg && match); p = next(p)) {
+    fdt_prop found = NULL;
+    bool match = !string;
+    for (; be32(*p) != FDT_END && !(found && match); p = next(p)) {
         if (be32(*p) == FDT_BEGIN_NODE)
-            reg = match = NULL;
-        else if (is_prop(fdt, p, "reg"))
-            reg = p;
-        else if (be32(*p) == FDT_PROP && same((const char *)(p + 3), string))
-            match = p;
+            found = NULL, match = !string;
+        else if (is_prop(fdt, p, name))
+            found = p;
+        if (string && be32(*p) == FDT_PROP && lists(p, string))
+            match = true;
     }
-    return match ? reg : NULL;
+    return match ? found : NULL;
 }
 
-// Number N of a "reg", 0 the address of a device and 1 its size in bytes: two
-// words each, as on every board with 64-bit addresses.
+// Number N of REG, a property "reg", 0 the address of a device and 1 its size
+// in bytes: two words each, as on every board with 64-bit addresses.
 uint64_t fdt_number(fdt_prop reg, unsigned n) {
-    if (!reg)
-        die("the host's device tree lacks memory, ns16550a or plic");
     return (uint64_t)be32(reg[3 + 2 * n]) << 32 | be32(reg[4 + 2 * n]);
 }
 
-// Whether ISA ("rv64imac_zicsr_zba") has EXTENSION: a letter, or '_' and a
-// name.
-bool isa_has(const char *isa, const char *extension) {
-    for (isa += 4; *isa && (extension[1] || *isa != '_'); isa++) {
+// Whether the host's ISA, as "rv64imac_zicsr_zba", has EXTENSION: a letter of
+// the first word, or a word.
+bool isa_has(const char *extension) {
+    bool letter = !extension[1];
+    for (const char *s = host.isa + 4; *s && !(letter && *s == '_'); s++) {
         size_t i = 0;
-        while (extension[i] && isa[i] == extension[i])
+        while (extension[i] && s[i] == extension[i])
             i++;
-        if (!extension[i] && (i == 1 || isa[i] == '_' || !isa[i]))
+        bool word = s[-1] == '_' && (!s[i] || s[i] == '_');
+        if (!extension[i] && (letter || word))
             return true;
     }
     return false;
 }
 
 // Fills in what is the host's to say in the guest's device tree, a copy of
-// guest.dts.  The ISA there is a list of strings, "rv64" and all extensions
-// that a guest may be told of: what needs nothing but the hart, or what
-// init_csrs() passes on.  Those that the host has become one string.
+// guest.dts.
 void finish_guest_fdt(uint32_t *fdt) {
-    for (fdt_prop p = NULL; (p = fdt_find(fdt, p, "riscv,isa"));) {
-        char *to = (char *)(fdt + (p + 3 - fdt)), *end = to + be32(p[1]);
-        to += 4;
-        for (const char *from = to + 1; from < end; from++) {
-            bool take =
-                isa_has(host.isa, from) && (host.sstc || !same(from, "_sstc"));
+    // riscv,isa-extensions lists all that a guest may be told of: what needs
+    // nothing but the hart, or what init_hart() passes on.  What the host has
+    // stays, and becomes the older riscv,isa, "rv64imac_zicsr", too.
+    fdt_prop isa = NULL, list = NULL;
+    while ((isa = fdt_find(fdt, isa, NULL, "riscv,isa"))) {
+        list = fdt_find(fdt, list, NULL, "riscv,isa-extensions");
+        char *string = (char *)(isa + 3) + 4, *kept = (char *)(list + 3);
+        char *room = string + be32(isa[1]) - 4, *end = kept + be32(list[1]);
+        for (const char *from = kept; from < end; from++) {
+            bool take = isa_has(from) && (host.sstc || !same(from, "sstc")) &&
+                        (host.henvcfg & HENVCFG_PBMTE || !same(from, "svpbmt"));
+            if (take && from[1])
+                *string++ = '_';
             for (; *from; from++)
                 if (take)
-                    *to++ = *from;
+                    *string++ = *kept++ = *from;
+            if (take)
+                *kept++ = 0;
         }
-        memset(to, 0, end - to);
+        memset(kept, 0, end - kept);
+        memset(string, 0, room - string);
     }
-    // The rest is numbers, which guest.dts has room for.
-    static const char *const names[] = {"timebase-frequency", "rng-seed",
-                                        "riscv,cbom-block-size",
-                                        "riscv,cboz-block-size"};
-    for (unsigned i = 0; i < LENGTH(names); i++) {
-        fdt_prop from = fdt_find(host.fdt, NULL, names[i]);
-        for (fdt_prop to = NULL; from && (to = fdt_find(fdt, to, names[i]));) {
-            uint32_t room = be32(to[1]), size = be32(from[1]);
-            memcpy(fdt + (to + 3 - fdt), from + 3, size < room ? size : room);
+    // The rest is copied, as much as guest.dts has room for; what the host does
+    // not have becomes zeros, and so a device that is compatible with nothing.
+    static const struct {
+        const char *node, *name;
+    } copies[] = {{NULL, "timebase-frequency"},
+                  {NULL, "rng-seed"},
+                  {NULL, "mmu-type"},
+                  {NULL, "riscv,cbom-block-size"},
+                  {NULL, "riscv,cboz-block-size"},
+                  {"ns16550a", "interrupts"},
+                  {"google,goldfish-rtc", "interrupts"},
+                  {"google,goldfish-rtc", "compatible"},
+                  {"sifive,test1", "compatible"}};
+    for (unsigned i = 0; i < LENGTH(copies); i++) {
+        const char *node = copies[i].node, *name = copies[i].name;
+        fdt_prop from = fdt_find(host.fdt, NULL, node, name), to = NULL;
+        while ((to = fdt_find(fdt, to, node, name))) {
+            uint32_t room = be32(to[1]), size = from ? be32(from[1]) : 0;
+            memset((void *)(to + 3), 0, room);
+            if (from)
+                memcpy((void *)(to + 3), from + 3, size < room ? size : room);
         }
     }
+    // A driver may believe that no source has a larger number than this.
+    fdt_prop last = fdt_find(fdt, NULL, NULL, "riscv,ndev"), source = NULL;
+    while ((source = fdt_find(fdt, source, NULL, "interrupts")))
+        if (be32(source[3]) > be32(last[3]))
+            memcpy((void *)(last + 3), source + 3, 4);
 }

@@ -8,7 +8,7 @@
 
         .section .guest, "a"
         .macro  embed symbol, file
-        .balign 8                       // memcpy goes by eight bytes
+        .balign 8                       // load() goes by eight bytes
 \symbol:
         .incbin "\file"
 \symbol\()_end:
@@ -23,4 +23,4 @@
 guest:  .dword  KERNEL_AT, kernel, kernel_end           // struct guest
         .dword  MIDDLE, dtb, dtb_end
         .dword  MIDDLE + 0x10000, initrd, initrd_end    // guest.dts says so
-        .dword  ENTRY, GUEST_MIB << 20, CPUS
+        .dword  GUEST_MIB << 20, CPUS

@@ -29,8 +29,7 @@ void *alloc(uint64_t size, uint64_t align) {
 // user; A and D are set beforehand, or the first access would fault on a hart
 // that leaves them to software.  What is there already must not be a larger
 // leaf: it would be taken for a table.
-void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm) {
-    hpa_t hpa = (hpa_t)to;
+void map_guest(gpa_t gpa, hpa_t hpa, uint64_t size, uint64_t perm) {
     while (size) {
         uint64_t leaf = GIB;
         while (((gpa | hpa) & (leaf - 1)) || size < leaf)
@@ -86,7 +85,7 @@ void init_memory(hpa_t ram_end, uint64_t size) {
     guest_ram = (char *)heap_end;
     guest_ram_size = size;
     host.root = alloc(16 * 1024, 16 * 1024);
-    map_guest(GUEST_RAM, guest_ram, size, PTE_R | PTE_W | PTE_X);
+    map_guest(GUEST_RAM, heap_end, size, PTE_R | PTE_W | PTE_X);
 }
 
 // The compiler calls these for assignments of structures, too.

@@ -5,21 +5,23 @@
 
 static const struct device devices[] = {
     {GUEST_PLIC, PLIC_SIZE, 4, plic_access},
-    {GUEST_VIRTIO, VIRTIO_SLOTS *PAGE, 15, virtio_access},
-    {GUEST_UART, 8, 1, uart_access},
-    {GUEST_CLINT, 0x10000, 8, clint_access},
+    {GUEST_VIRTIO, VIRTIO_SLOTS *PAGE, 7, virtio_access},
+    {GUEST_UART, 8, 15, uart_access},
+    {GUEST_TEST, 4, 6, test_access},
+    {GUEST_CLINT, 0xc000, 12, clint_access},
 };
 
-// The compressed loads and stores.  Quadrant 0 names one of x8 to x15, quadrant
+// The compressed loads and stores.  Quadrant 0 names two of x8 to x15, quadrant
 // 2 is relative to the stack pointer and names any register (ISA manual, "C"
 // extension); funct3 100 in quadrant 0 is Zcb's.
 static bool decode_compressed(uint16_t inst, struct access *a) {
     unsigned quadrant = inst & 3, funct3 = inst >> 13;
     a->length = 2;
     a->store = funct3 & 4;
-    a->reg = quadrant == 0 ? 8 + (inst >> 2 & 7)
-             : a->store    ? inst >> 2 & 31
-                           : inst >> 7 & 31;
+    a->base = quadrant == 0 ? 8 + (inst >> 7 & 7) : 2;
+    a->reg = inst >> (quadrant == 0 || a->store ? 2 : 7) & 31;
+    if (quadrant == 0)
+        a->reg = 8 + a->reg % 8;
     if (quadrant == 0 && funct3 == 4) {
         unsigned funct = inst >> 10 & 7; // 0 lbu, 1 lhu or lh, 2 sb, 3 sh
         a->store = funct & 2;
@@ -42,22 +44,31 @@ static bool decode_compressed(uint16_t inst, struct access *a) {
 static bool decode(uint32_t inst, bool transformed, struct access *a) {
     if (!transformed && (inst & 3) != 3)
         return decode_compressed(inst, a);
-    a->length = inst & 2 ? 4 : 2;
     unsigned opcode = inst >> 2 & 31, funct3 = inst >> 12 & 7;
+    bool load = opcode == 0x00, store = opcode == 0x08, amo = opcode == 0x0b;
+    a->length = inst & 2 ? 4 : 2;
     a->width = 1 << (funct3 & 3);
-    switch (opcode) {
-    case 0x00: // LOAD
-        a->store = false;
-        a->reg = inst >> 7 & 31;
-        a->sign_extend = !(funct3 & 4);
-        return funct3 != 7;
-    case 0x08: // STORE
-        a->store = true;
-        a->reg = inst >> 20 & 31;
-        return funct3 < 4;
-    case 0x0b: a->store = inst >> 27 != 2; return false; // AMO; 2 is LR
-    default: return false;
-    }
+    a->sign_extend = load && !(funct3 & 4);
+    a->reg = inst >> (store ? 20 : 7) & 31;
+    a->base = inst >> 15 & 31;
+    a->low = inst >> (store ? 7 : 20) & 7;
+    if (load || store || amo)
+        a->store = store || (amo && inst >> 27 != 2); // 2 is LR
+    return (load && funct3 != 7) || (store && funct3 < 4);
+}
+
+// Does what A says with what stands AT an address of the host's, a register or
+// memory, in A's width.
+void access_memory(hpa_t at, struct access *a) {
+#define IN_WIDTH_OF(type)                                                      \
+    if (a->width == sizeof(type) && a->store)                                  \
+        *(volatile type *)at = a->value;                                       \
+    else if (a->width == sizeof(type))                                         \
+        a->value = *(volatile type *)at;
+    IN_WIDTH_OF(uint8_t)
+    IN_WIDTH_OF(uint16_t)
+    IN_WIDTH_OF(uint32_t)
+    IN_WIDTH_OF(uint64_t)
 }
 
 // Finds the device at GPA and lets it do what A says.  False if there is none,
@@ -73,13 +84,25 @@ static bool access_device(struct vcpu *v, struct access *a, gpa_t gpa) {
     unsigned unused = 64 - 8 * a->width; // bits of the register
     if (a->store)
         a->value = v->regs[a->reg] << unused >> unused;
-    bool done = d->access(v, a);
-    if (!done || a->store)
-        return done;
-    long value = a->value << unused; // its sign is bit 63
-    v->regs[a->reg] = a->sign_extend ? value >> unused : (long)a->value;
-    v->regs[0] = 0;
+    if (!d->access(v, a))
+        return false;
+    uint64_t value = a->value << unused; // its sign is bit 63
+    if (!a->store && a->reg)
+        v->regs[a->reg] = a->sign_extend ? (uint64_t)((long)value >> unused)
+                                         : value >> unused;
     return true;
+}
+
+// Whether the fault was not at the address at which A begins: an access that is
+// not aligned may begin in RAM and go on into a device, and the hart tells the
+// address of the part that it could not do.  Htinst says how far that is from
+// the beginning (its "Addr. Offset").  Without it we see that their lower bits
+// differ, because what goes over the end of a page is not aligned.
+static bool begins_elsewhere(struct vcpu *v, struct access *a,
+                             bool transformed) {
+    return transformed
+               ? a->base
+               : (v->regs[a->base] + a->low - v->exit->tval) & (a->width - 1);
 }
 
 // A guest page fault.  Returns how far to move the guest's pc.
@@ -99,12 +122,9 @@ unsigned handle_mmio(struct vcpu *v) {
     // What we can't read the guest can't fetch: it gets the fault as its own.
     if (inst < 0)
         return walk ? inject(v, CAUSE_FETCH_ACCESS, e->tval) : 0;
-    static int busy; // one hart at a time, and none while it sleeps
-    bool done = decode(inst, transformed, &a) && !walk;
-    while (__atomic_exchange_n(&busy, 1, __ATOMIC_ACQUIRE))
-        ;
-    done = done && access_device(v, &a, e->gpa);
-    __atomic_store_n(&busy, 0, __ATOMIC_RELEASE);
+    bool done = decode(inst, transformed, &a) && !walk &&
+                !begins_elsewhere(v, &a, transformed) &&
+                access_device(v, &a, e->gpa);
     e->inst = inst;
     e->value = a.value;
     uint64_t fault = a.store ? CAUSE_STORE_ACCESS : CAUSE_LOAD_ACCESS;

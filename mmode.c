@@ -1,51 +1,53 @@
 // Kernels that bring no firmware begin in M-mode (Priv. chapter 3, "Machine-
-// Level ISA"), set up the machine, and leave by mret.  Some come back for the
-// timer.
+// Level ISA").  Most set up the machine and leave by mret; some come back for
+// their traps, some never leave.
 //
 // The guest's hart has no M-mode, so VS-mode plays it: with translation and
-// interrupts off, as they are in M-mode, and with illegal instructions not
+// S-mode's interrupts off, as they are in M-mode, and with no exception
 // delegated.  What VS-mode may not do then traps, and is done here.
 
 #include "hv.h"
 
-// CSRs, by the lower eight bits of their numbers 0x3.. and 0xf1.
-enum { MSTATUS = 0x00, MIE = 0x04, MTVEC = 0x05, MHARTID = 0x14 };
-enum { MEPC = 0x41, MCAUSE = 0x42, MIP = 0x44 };
+// CSRs, by the lower eight bits of their numbers 0x3.. and 0xf1., and two
+// others.
+enum { MSTATUS = 0x00, MEDELEG = 0x02, MIE = 0x04, MTVEC = 0x05 };
+enum { MENVCFG = 0x0a, MHARTID = 0x14, MEPC = 0x41, MCAUSE = 0x42 };
+enum { MTVAL = 0x43, MIP = 0x44, MCYCLE = 0xb00, MINSTRET = 0xb02 };
 enum { MSTATUS_MIE = 1 << 3, MSTATUS_MPIE = 1 << 7, MSTATUS_MPP_SHIFT = 11 };
 enum { MSTATUS_M = MSTATUS_MIE | MSTATUS_MPIE | 3 << MSTATUS_MPP_SHIFT };
-enum { MIP_SSIP = 1 << 1, MIP_STIP = 1 << 5, MIP_MTIP = 1 << 7 };
-enum { MODE_U, MODE_S, MODE_M = 3, CSRRW = 1, CSRRS = 2 };
-enum { CLINT_MTIMECMP = 0x4000, CLINT_MTIME = 0xbff8 };
+enum { MSTATUS_S = 0xc6720 };           // SPIE, SPP, VS, FS, SUM, MXR: S-mode's
+enum { MSTATUS_NOT_PLAYED = 0x720000 }; // MPRV, TVM, TW, TSR
+enum { MIP_MSIP = 1 << 3, MIP_MTIP = 1 << 7, MIP_MEIP = 1 << 11 };
+enum { MODE_U, MODE_S, MODE_M = 3, CSRRW = 1, CSRRC = 3 };
 #define INSTRUCTION_MRET 0x30200073
+
+// The CLINT (SiFive's core-local interruptor): for each hart a word msip and a
+// doubleword mtimecmp, at which time it is interrupted; and mtime.  Any hart
+// may write those of any other.
+static volatile struct {
+    uint32_t msip[0x1000];
+    uint64_t mtimecmp[0xfff], mtime;
+} clint;
 
 static struct mmode {
     bool on;           // the hart plays M-mode
-    uint64_t mtimecmp; // ticks
     uint64_t vsatp;    // the guest's, while translation is off
     uint64_t csr[256]; // of mstatus: M-mode's fields, and SIE while that is off
 } harts[MAX_HARTS];
 
-// Lets V begin in M-mode.
-void mmode_start(struct vcpu *v) {
-    v->mmode = &harts[v->hart];
-    *v->mmode = (struct mmode){.on = true, .mtimecmp = -1};
-    v->mmode->csr[MHARTID] = v->hart;
-    csr_clear(hedeleg, 1 << CAUSE_ILLEGAL_INSTRUCTION);
-    host_sbi(SBI_EXT_TIME, 0, &v->mmode->mtimecmp);
-    // On a board without firmware all harts begin at once.  The one that begins
-    // here starts the others; they try to as well, and the firmware says no.
-    for (uint64_t hart = 0; hart < guest.harts; hart++)
-        start_hart(hart, (struct start){guest.entry, guest.dtb.gpa});
+// Before any hart runs: they will all begin in M-mode.
+void mmode_init(void) {
+    for (uint64_t hart = 0; hart < guest.harts; hart++) {
+        vcpus[hart].mmode = &harts[hart];
+        harts[hart].on = true;
+        harts[hart].csr[MHARTID] = hart;
+    }
 }
 
-// At the end of each exit: takes the timer interrupt in M-mode (Priv. 3.1) if
-// it is time.
-void mmode_timer(struct vcpu *v) {
+// Takes a trap into M-mode (Priv. 3.1, "mtvec" and what follows).
+static void take(struct vcpu *v, uint64_t cause, uint64_t tval) {
     struct mmode *m = v->mmode;
     uint64_t *csr = m->csr, mode = MODE_M;
-    bool enabled = !m->on || csr[MSTATUS] & MSTATUS_MIE;
-    if (!enabled || !csr[MIE] || csr_read(time) < m->mtimecmp)
-        return;
     if (!m->on) {
         mode = csr_read(sstatus) & SSTATUS_SPP ? MODE_S : MODE_U;
         m->on = true;
@@ -53,15 +55,56 @@ void mmode_timer(struct vcpu *v) {
         csr_write(vsatp, 0);
         csr[MSTATUS] |= csr_read(vsstatus) & SSTATUS_SIE;
         csr_clear(vsstatus, SSTATUS_SIE);
-        csr_clear(hedeleg, 1 << CAUSE_ILLEGAL_INSTRUCTION);
+        csr_write(hedeleg, 0);
         csr_set(sstatus, SSTATUS_SPP);
     }
     uint64_t mpie = csr[MSTATUS] & MSTATUS_MIE ? MSTATUS_MPIE : 0;
     csr[MSTATUS] &= SSTATUS_SIE;
     csr[MSTATUS] |= mpie | mode << MSTATUS_MPP_SHIFT;
+    gva_t vector = csr[MTVEC] & ~3ul;
+    if (csr_read(sepc) == vector && !(cause & CAUSE_INTERRUPT))
+        say_stuck(v, cause, csr[MCAUSE], csr[MEPC]);
     csr[MEPC] = csr_read(sepc);
-    csr[MCAUSE] = CAUSE_INTERRUPT | 7; // machine timer
-    csr_write(sepc, (csr[MTVEC] & ~3ul) + (csr[MTVEC] & 1 ? 4 * 7 : 0));
+    csr[MCAUSE] = cause;
+    csr[MTVAL] = tval;
+    if (cause & CAUSE_INTERRUPT && csr[MTVEC] & 1)
+        vector += 4 * (cause & 63);
+    csr_write(sepc, vector);
+}
+
+// Takes exception CAUSE into M-mode; false if it is S-mode's, by medeleg.
+bool mmode_exception(struct vcpu *v, uint64_t cause, uint64_t tval) {
+    struct mmode *m = v->mmode;
+    if (!m->on && cause < 64 && m->csr[MEDELEG] >> cause & 1)
+        return false;
+    bool ecall = m->on && cause == CAUSE_SUPERVISOR_ECALL;
+    take(v, ecall ? CAUSE_MACHINE_ECALL : cause, tval);
+    return true;
+}
+
+// M-mode's bits of mip.  Its external interrupt is the one that S-mode is
+// shown.
+static uint64_t mip(struct vcpu *v) {
+    return (clint.msip[v->hart] & 1 ? MIP_MSIP : 0) |
+           (csr_read(time) >= clint.mtimecmp[v->hart] ? MIP_MTIP : 0) |
+           (csr_read(hvip) & HVIP_VSEIP ? MIP_MEIP : 0);
+}
+
+// Whether an interrupt of M-mode's is pending that mie lets through.
+bool mmode_pending(struct vcpu *v) { return mip(v) & v->mmode->csr[MIE]; }
+
+// Takes it, at the end of each exit, if interrupts are on.
+void mmode_interrupt(struct vcpu *v) {
+    struct mmode *m = v->mmode;
+    uint64_t pending = mip(v) & m->csr[MIE];
+    uint64_t number = pending & MIP_MEIP ? 11 : pending & MIP_MSIP ? 3 : 7;
+    if (pending && (!m->on || m->csr[MSTATUS] & MSTATUS_MIE))
+        take(v, CAUSE_INTERRUPT | number, 0);
+    // Our own timer brings us back when it is time for the guest's.
+    if (m->csr[MIE] & MIP_MTIP & ~pending) {
+        csr_set(sie, SIP_STIP);
+        host_sbi(SBI_EXT_TIME, 0, (uint64_t[5]){clint.mtimecmp[v->hart]});
+    }
 }
 
 // Back to the mode in mstatus.MPP, and to mepc.
@@ -77,7 +120,7 @@ static unsigned mret(struct mmode *m) {
     if (!csr_read(vsatp)) // else M-mode has set it for what comes now
         csr_write(vsatp, m->vsatp);
     csr_set(vsstatus, old & SSTATUS_SIE);
-    csr_set(hedeleg, 1 << CAUSE_ILLEGAL_INSTRUCTION);
+    csr_write(hedeleg, m->csr[MEDELEG] & HEDELEG);
     if (mode == MODE_U)
         csr_clear(sstatus, SSTATUS_SPP);
     return 0;
@@ -88,58 +131,73 @@ static unsigned mret(struct mmode *m) {
 unsigned handle_illegal_instruction(struct vcpu *v) {
     struct mmode *m = v->mmode;
     // stval may be 0, and of QEMU 10 is wrong for mret.
-    uint32_t inst = fetch(v->exit->pc, 0);
-    unsigned number = inst >> 20, rs1 = inst >> 15 & 31, op = inst >> 12 & 3;
-    bool writes = op == CSRRW || rs1; // csrrs and csrrc with x0 only read
+    long inst = fetch(v->exit->pc, 0);
+    if (inst < 0) // what we can't read the guest can't fetch
+        return 0;
     if (m->on && inst == INSTRUCTION_MRET)
         return mret(m);
+    unsigned number = inst >> 20, rs1 = inst >> 15 & 31, op = inst >> 12 & 3;
+    bool writes = op == CSRRW || rs1; // csrrs and csrrc with x0 only read
+    bool counter = number == MCYCLE || number == MINSTRET;
     if (!m->on || (inst & 0x7f) != 0x73 || !op ||
-        (number >> 8 != 3 && (number >> 4 != 0xf1 || writes)))
+        (number >> 8 != 3 && ((number >> 4 != 0xf1 && !counter) || writes)))
         return inject(v, CAUSE_ILLEGAL_INSTRUCTION, inst);
 
     // Most are only remembered.  These show what S-mode has of them, too.
-    uint64_t *csr = &m->csr[number & 0xff];
-    uint64_t old = *csr, operand = inst & 1 << 14 ? rs1 : v->regs[rs1];
-    if (csr == &m->csr[MSTATUS])
+    uint64_t *csr = &m->csr[number & 0xff], old = *csr, value;
+    if (counter)
+        old = number == MCYCLE ? csr_read(cycle) : csr_read(instret);
+    else if (csr == &m->csr[MSTATUS])
         old |= csr_read(vsstatus);
     else if (csr == &m->csr[MIE])
         old |= csr_read(vsie);
     else if (csr == &m->csr[MIP])
-        old = csr_read(hip) >> 1 | (csr_read(time) >= m->mtimecmp) * MIP_MTIP;
+        old = mip(v) | csr_read(hip) >> 1;
+    uint64_t operand = inst & 1 << 14 ? rs1 : v->regs[rs1];
+    uint64_t keep = op == CSRRW ? 0 : op == CSRRC ? ~operand : -1ul;
+    uint64_t set = op == CSRRC ? 0 : operand;
     v->regs[inst >> 7 & 31] = old;
     v->regs[0] = 0;
     if (!writes)
         return 4;
 
-    *csr = op == CSRRW ? operand : op == CSRRS ? old | operand : old & ~operand;
+    *csr = value = (old & keep) | set;
     if (csr == &m->csr[MSTATUS]) {
-        csr_write(vsstatus, *csr & ~(MSTATUS_M | (uint64_t)SSTATUS_SIE));
+        // No other bit: QEMU lets all of vsstatus through into its own mstatus.
+        csr_write(vsstatus, (value & MSTATUS_S) | SSTATUS_UXL_64);
         *csr &= MSTATUS_M | SSTATUS_SIE;
+        if (value & MSTATUS_NOT_PLAYED)
+            say_once("mstatus: MPRV, TVM, TW and TSR are not played");
     } else if (csr == &m->csr[MIE]) {
-        csr_write(vsie, *csr);
-        *csr &= MIP_MTIP;
-    } else if (csr == &m->csr[MIP]) { // for S-mode, M-mode raises the timer's
-        csr_clear(hvip, HVIP_VSSIP | HVIP_VSTIP);
-        csr_set(hvip, (*csr & (MIP_SSIP | MIP_STIP)) << 1);
+        csr_write(vsie, value);
+        *csr &= MIP_MSIP | MIP_MTIP | MIP_MEIP;
+    } else if (csr == &m->csr[MIP]) { // STIP: M-mode's, or stimecmp's (Sstc)
+        bool stce = host.sstc && m->csr[MENVCFG] & HENVCFG_STCE;
+        uint64_t its = HVIP_VSSIP | (stce ? 0 : HVIP_VSTIP);
+        csr_clear(hvip, ~keep << 1 & its);
+        csr_set(hvip, set << 1 & its);
     } else if (csr == &m->csr[MEPC]) {
         *csr &= ~1ul;
     }
     return 4;
 }
 
-// The CLINT (SiFive's core-local interruptor), of which such kernels use the
-// timer: mtime, and the hart's mtimecmp.
+// The registers of the CLINT are memory of ours, and mtime is read anew.  A
+// hart that writes one tells all by an IPI, and each has a look at its own.
 bool clint_access(struct vcpu *v, struct access *a) {
-    struct mmode *m = &harts[v->hart];
-    bool mtimecmp = v->mmode && a->offset == CLINT_MTIMECMP + 8 * v->hart;
-    if (!a->store && a->offset == CLINT_MTIME)
-        a->value = csr_read(time);
-    else if (!a->store)
-        a->value = mtimecmp ? m->mtimecmp : 0;
-    else if (mtimecmp) {
-        m->mtimecmp = a->value;
-        csr_set(sie, SIP_STIP); // so that we come to mmode_timer() then
-        host_sbi(SBI_EXT_TIME, 0, &m->mtimecmp);
-    }
-    return v->mmode;
+    if (!v->mmode)
+        return false;
+    uint64_t time = csr_read(time); // not in clint: other harts read it, too
+    bool mtime = a->offset / 8 == offsetof(typeof(clint), mtime) / 8;
+    if (a->offset < sizeof clint.msip)
+        a->value &= 1; // it has one bit
+    fence();           // what the guest did before, then what it tells by this
+    access_memory(
+        mtime ? (hpa_t)&time + a->offset % 8 : (hpa_t)&clint + a->offset, a);
+    if (a->store && mtime)
+        say_once("CLINT: mtime can't be set");
+    fence(); // first that, then the IPI
+    if (a->store)
+        host_sbi(SBI_EXT_IPI, 0, (uint64_t[5]){0, -1});
+    return true;
 }

@@ -19,17 +19,20 @@ enum { CONTEXT = 0x200000, CONTEXT_SIZE = 0x1000 };
 
 // The register at OFFSET, if it is the guest's to change: a source's priority
 // or something of a vcpu's context.  Else NULL: the contexts between belong to
-// the firmware, in M-mode.
-static volatile uint32_t *guests(uint64_t offset) {
+// the firmware, in M-mode.  A guest that has an M-mode of its own gets for that
+// one the same context as for S-mode.
+static volatile uint32_t *guests(uint64_t offset, bool mmode) {
+    if (mmode && offset >= ENABLE)
+        offset |= offset < CONTEXT ? ENABLE_SIZE : CONTEXT_SIZE;
     uint64_t context = offset < CONTEXT ? (offset - ENABLE) / ENABLE_SIZE
                                         : (offset - CONTEXT) / CONTEXT_SIZE;
-    if (offset >= PENDING && (context >= 2 * MAX_HARTS || context % 2 == 0))
+    if (offset >= PENDING && (context >= 2 * guest.harts || context % 2 == 0))
         return NULL;
     return (volatile uint32_t *)(host.plic + offset);
 }
 
 bool plic_access(struct vcpu *v, struct access *a) {
-    volatile uint32_t *reg = guests(a->offset);
+    volatile uint32_t *reg = guests(a->offset, v->mmode);
     if (!a->store)
         a->value = reg ? *reg : 0;
     else if (reg)
@@ -37,9 +40,12 @@ bool plic_access(struct vcpu *v, struct access *a) {
     return true;
 }
 
-// The firmware has left all thresholds at their highest, the guest expects 0.
+// With an M-mode in the guest the enables must trap, too: see guests().
 void plic_init(void) {
-    map_guest(GUEST_PLIC, (void *)host.plic, CONTEXT, PTE_R);
-    for (uint64_t hart = 0; hart < guest.harts; hart++)
-        *guests(CONTEXT + CONTEXT_SIZE * (2 * hart + 1)) = 0;
+    map_guest(GUEST_PLIC, host.plic, vcpus->mmode ? ENABLE : CONTEXT, PTE_R);
+}
+
+// The firmware has left HART's threshold at its highest, the guest expects 0.
+void plic_init_hart(uint64_t hart) {
+    *guests(CONTEXT + CONTEXT_SIZE * (2 * hart + 1), false) = 0;
 }

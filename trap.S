@@ -40,32 +40,33 @@ bug:    csrw    sscratch, zero          // it may trap, too
 
 // long hlvx_hu(gva_t a0, uint64_t a1): the two bytes of guest code at a0, read
 // with the guest's translation and its permission to execute (Priv. "Hypervisor
-// Virtual-Machine Load and Store Instructions"); long hlv_bu(gva_t a0, 0): a
-// byte of its data.  Both: -1 if the guest itself could not read it.  A1 is 0 or
-// SSTATUS_MXR: see fetch() in mem.c.
+// Virtual-Machine Load and Store Instructions"), or -1 if the guest itself could
+// not fetch them.  A1 is 0 or SSTATUS_MXR: see fetch() in mem.c.
 //
 // The load may trap, right here in HS-mode: another hart of the guest may have
 // unmapped the page a moment ago.  So for one instruction stvec points behind
 // it.  Such a trap has overwritten what the exit had left in sepc, sstatus.SPP
 // and hstatus.SPV, without which the next sret would not lead into the guest.
-        .macro  guest_load name, instruction
-        .globl  \name
-\name:
+//
+// On a hart with double traps switched on (Ssdbltrp) the exit has set
+// sstatus.SDT, and while that is set a trap of our own would go to the firmware
+// as an error.  Everywhere else the bit is always 0.
+#define SSTATUS_SDT (1 << 24)
+        .globl  hlvx_hu
+hlvx_hu:
         mv      t0, a0
         li      a0, -1
         csrr    t1, sepc
         csrrs   t2, sstatus, a1
+        li      t6, SSTATUS_SDT
+        csrc    sstatus, t6
         csrr    t3, hstatus
         la      t4, 1f
         csrrw   t5, stvec, t4
-        \instruction a0, (t0)
+        hlvx.hu a0, (t0)
         .balign 4
 1:      csrw    stvec, t5
         csrw    sepc, t1
         csrw    sstatus, t2
         csrw    hstatus, t3
         ret
-        .endm
-
-        guest_load hlvx_hu, hlvx.hu
-        guest_load hlv_bu, hlv.bu

@@ -57,8 +57,9 @@ enum { FLAGS, IDX, RING }; // of both others, in 16-bit words
 static struct slot {
     volatile uint32_t *host; // the device's registers; NULL: there are none
     uint32_t device_sel, driver_sel, queue_sel; // what these registers say
-    bool refused;    // the driver wanted a feature that it was not offered
-    unsigned queues; // so many may be ready
+    uint32_t features[2]; // that the driver wants, of those that we pass on
+    bool refused;         // it wanted one that it was not offered, too
+    unsigned queues;      // so many may be ready
     struct queue {
         bool ready;
         uint16_t translated;              // how far we are in the avail ring
@@ -67,7 +68,7 @@ static struct slot {
         const volatile struct desc *desc; // the guest's
         const volatile uint16_t *avail, *used;
         struct ours { // what the device sees instead
-            struct desc desc[MAX_QUEUE_SIZE];
+            volatile struct desc desc[MAX_QUEUE_SIZE];
             volatile uint16_t avail[RING + MAX_QUEUE_SIZE + 1];
         } * ours;
     } queue[MAX_QUEUES];
@@ -76,7 +77,7 @@ static struct slot {
 // Maps slot N's registers for the guest to read, or takes them away, on all
 // harts (SBI 8.5, remote_hfence_gvma).
 static void set_mapped(unsigned n, bool on) {
-    map_guest(GUEST_VIRTIO + n * PAGE, (void *)slots[n].host, PAGE, on * PTE_R);
+    map_guest(GUEST_VIRTIO + n * PAGE, (hpa_t)slots[n].host, PAGE, on * PTE_R);
     if (!on)
         host_sbi(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_GVMA, (uint64_t[5]){0, -1});
 }
@@ -97,10 +98,13 @@ static void start_queue(struct slot *s, struct queue *q) {
     if (!q->num || q->num > MAX_QUEUE_SIZE || q->num & (q->num - 1) ||
         !q->desc || !q->avail || !q->used)
         return; // QueueReady stays 0
-    if (!q->ours)
+    if (!q->ours) {
         q->ours = alloc(sizeof *q->ours, PAGE);
-    // The descriptors stay: all are right or zero, whenever the device, which
-    // QueueReady = 0 may not have stopped, reads one.
+        for (unsigned i = 0; i < MAX_QUEUE_SIZE; i++)
+            q->ours->desc[i].addr = (hpa_t)guest_ptr(GUEST_RAM, 0);
+    }
+    // The descriptors stay: all are right, see copy_chain(), whenever the
+    // device, which QueueReady = 0 may not have stopped, reads one.
     memset((void *)q->ours->avail, 0, sizeof q->ours->avail);
     q->translated = 0;
     if (s->queues <= s->queue_sel)
@@ -111,6 +115,7 @@ static void start_queue(struct slot *s, struct queue *q) {
         s->host[QUEUE_DESC_LOW / 4 + 4 * i + 1] = (hpa_t)parts[i] >> 32;
     }
     s->host[QUEUE_NUM / 4] = q->num;
+    fence(); // the rings, then the device's look at them
     s->host[QUEUE_READY / 4] = q->ready = true;
 }
 
@@ -118,24 +123,31 @@ static void start_queue(struct slot *s, struct queue *q) {
 // every address checked and translated.  False if something is wrong with it.
 //
 // The guest may rewrite its rings while we read them, so each field is read
-// once and what we read is what we use.  It may also use a descriptor again
-// that the device is just reading, and make the device see half of each: an
-// address in the guest's RAM with the wrong length.  Behind the guest's RAM
-// there is nothing (init_memory).
+// once, what we read is what we use, and all is checked before the first store.
+// The guest may also use a descriptor again that the device is just reading,
+// and make it see an old field with a new one.  So each field is right by
+// itself, at any time: an address in the guest's RAM, a next in our table.  A
+// length may then be another buffer's, but behind the guest's RAM there is
+// nothing (init_memory).
 static bool copy_chain(struct queue *q, uint16_t head) {
-    struct desc d = {.flags = DESC_F_NEXT, .next = head};
-    for (unsigned length = 0; d.flags & DESC_F_NEXT; length++) {
-        uint16_t i = d.next;
-        if (i >= q->num || length == q->num)
-            return false;
-        d = (struct desc){q->desc[i].addr, q->desc[i].len, q->desc[i].flags,
-                          q->desc[i].next};
+    uint16_t i = head;
+    for (unsigned length = 0; i < q->num && length < q->num; length++) {
+        struct desc d = {q->desc[i].addr, q->desc[i].len, q->desc[i].flags,
+                         q->desc[i].next};
+        bool more = d.flags & DESC_F_NEXT;
         d.addr = (hpa_t)guest_ptr(d.addr, d.len);
-        if (!d.addr || d.flags & ~(DESC_F_NEXT | DESC_F_WRITE))
+        if (!d.addr || d.flags & ~(DESC_F_NEXT | DESC_F_WRITE) ||
+            (more && d.next >= q->num))
             return false;
-        q->ours->desc[i] = d;
+        volatile struct desc *to = &q->ours->desc[i];
+        to->addr = d.addr;
+        to->len = d.len;
+        to->next = i = more ? d.next : 0;
+        to->flags = d.flags;
+        if (!more)
+            return true;
     }
-    return true;
+    return false;
 }
 
 // Copies what is new in the guest's avail ring into ours.  False if something
@@ -163,7 +175,8 @@ static void notify(uint64_t n, uint32_t index) {
     struct queue *q = &slots[n].queue[index];
     q->ready = translate(q);
     if (!q->ready)
-        printf("hv: virtio slot %lx stops: a wrong descriptor or index\r\n", n);
+        say("virtio slot %lx stops: a wrong descriptor or index", n);
+    fence(); // our ring, then the device's look at it
     slots[n].host[QUEUE_NOTIFY / 4] = index;
 }
 
@@ -183,7 +196,15 @@ static void ask_for_interrupt(struct queue *q) {
 
 static void set_status(unsigned n, uint32_t value) {
     struct slot *s = &slots[n];
-    value &= s->refused ? ~STATUS_FEATURES_OK : -1;
+    value &= s->refused ? 0xff & ~STATUS_FEATURES_OK : 0xff; // it has 8 bits
+    // The driver may write one word of its features only, but we want
+    // EVENT_IDX.
+    bool negotiated = value & STATUS_FEATURES_OK & ~s->host[STATUS / 4];
+    for (uint32_t sel = 0; sel < 2 && negotiated; sel++) {
+        s->host[DRIVER_FEATURES_SEL / 4] = sel;
+        s->host[DRIVER_FEATURES / 4] =
+            s->features[sel] | (sel ? 0 : F_EVENT_IDX);
+    }
     s->host[STATUS / 4] = value;
     set_mapped(n, value & (STATUS_FEATURES_OK | STATUS_DRIVER_OK));
     if (value)
@@ -192,68 +213,69 @@ static void set_status(unsigned n, uint32_t value) {
     while (s->queues)
         s->queue[--s->queues].ready = false;
     s->refused = false;
-}
-
-// The registers about queue Q, the one that QueueSel names.
-static void write_queue(struct slot *s, struct queue *q, unsigned reg,
-                        uint32_t value) {
-    if (reg == QUEUE_READY && !value)
-        s->host[reg / 4] = q->ready = false;
-    else if (q->ready)
-        return;
-    else if (reg == QUEUE_READY)
-        start_queue(s, q);
-    else if (reg == QUEUE_NUM)
-        q->num = value;
-    else if (reg >= QUEUE_DESC_LOW && reg <= QUEUE_DEVICE_HIGH)
-        q->place[(reg - QUEUE_DESC_LOW) / 4] = value;
+    s->features[0] = s->features[1] = s->driver_sel = 0;
+    s->host[DEVICE_FEATURES_SEL / 4] = s->device_sel = 0;
+    s->host[QUEUE_SEL / 4] = s->queue_sel = 0;
 }
 
 static void write_register(unsigned n, unsigned reg, uint32_t value) {
     struct slot *s = &slots[n];
+    struct queue *q =
+        s->queue_sel < MAX_QUEUES ? &s->queue[s->queue_sel] : NULL;
     switch (reg) {
     case QUEUE_NOTIFY: notify(n, value); break;
     case INTERRUPT_ACK:
         s->host[reg / 4] = value;
-        for (struct queue *q = s->queue; q < s->queue + s->queues; q++)
+        fence(); // that, then a look at what the device has done since
+        for (q = s->queue; q < s->queue + s->queues; q++)
             if (q->ready)
                 ask_for_interrupt(q);
         break;
     case DEVICE_FEATURES_SEL: s->host[reg / 4] = s->device_sel = value; break;
-    case DRIVER_FEATURES_SEL: s->host[reg / 4] = s->driver_sel = value; break;
+    case DRIVER_FEATURES_SEL: s->driver_sel = value; break;
     case DRIVER_FEATURES:
         s->refused |= value & ~allowed(s->driver_sel);
-        s->host[reg / 4] = (value & allowed(s->driver_sel)) |
-                           (s->driver_sel ? 0 : F_EVENT_IDX);
+        if (s->driver_sel < 2)
+            s->features[s->driver_sel] = value & allowed(s->driver_sel);
         break;
-    case QUEUE_SEL: s->host[reg / 4] = s->queue_sel = value; break;
     case STATUS: set_status(n, value); break;
+    case QUEUE_SEL: s->host[reg / 4] = s->queue_sel = value; break;
+    // What is about the queue that QueueSel names, while it is not ready.
+    case QUEUE_READY:
+        if (q && !value)
+            s->host[reg / 4] = q->ready = false;
+        else if (q && !q->ready)
+            start_queue(s, q);
+        break;
+    case QUEUE_NUM:
+        if (q && !q->ready)
+            q->num = value;
+        break;
     default:
-        if (s->queue_sel < MAX_QUEUES)
-            write_queue(s, &s->queue[s->queue_sel], reg, value);
+        if (q && !q->ready && reg >= QUEUE_DESC_LOW && reg <= QUEUE_DEVICE_HIGH)
+            q->place[(reg - QUEUE_DESC_LOW) / 4] = value;
     }
 }
 
 bool virtio_access(struct vcpu *v, struct access *a) {
     unsigned n = a->offset / PAGE, reg = a->offset % PAGE;
     struct slot *s = &slots[n];
-    volatile uint8_t *bytes = (volatile uint8_t *)s->host;
     if (reg < CONFIG ? a->width != 4 : reg >= CONFIG_END)
         return false;
     if (!s->host)
-        return true; // reads as 0
+        return true;         // reads as 0
+    static atomic_flag busy; // one hart at a time, and none while it sleeps
+    while (atomic_flag_test_and_set(&busy))
+        ;
+    fence(); // the lock orders memory alone, but here are devices
     if (reg < CONFIG && a->store)
         write_register(n, reg, a->value);
-    else if (reg < CONFIG)
-        a->value = s->host[reg / 4] &
-                   (reg == DEVICE_FEATURES ? allowed(s->device_sel) : -1u);
-    // The device's own: by bytes, because behind its end, which may be
-    // anywhere, nothing can be read.
-    for (unsigned i = 0; reg >= CONFIG && i < a->width; i++)
-        if (a->store)
-            bytes[reg + i] = a->value >> 8 * i;
-        else
-            a->value |= (uint64_t)bytes[reg + i] << 8 * i;
+    else
+        access_memory((hpa_t)s->host + reg, a);
+    if (reg == DEVICE_FEATURES)
+        a->value &= allowed(s->device_sel);
+    fence();
+    atomic_flag_clear(&busy);
     return true;
 }
 
@@ -261,16 +283,19 @@ bool virtio_access(struct vcpu *v, struct access *a) {
 // and interrupts.
 void virtio_init(void) {
     fdt_prop reg = NULL;
-    while ((reg = fdt_find_reg(reg, "virtio,mmio"))) {
+    while ((reg = fdt_find(host.fdt, reg, "virtio,mmio", "reg"))) {
         volatile uint32_t *regs = (void *)fdt_number(reg, 0);
         uint64_t n = ((hpa_t)regs - GUEST_VIRTIO) / PAGE;
         if (n >= VIRTIO_SLOTS)
             continue;
         uint32_t id = regs[DEVICE_ID / 4];
-        if (!id || (id < 32 && KINDS >> id & 1 && regs[VERSION / 4] == 2))
+        regs[DEVICE_FEATURES_SEL / 4] = 0;
+        if (!id || (id < 32 && KINDS >> id & 1 && regs[VERSION / 4] == 2 &&
+                    regs[DEVICE_FEATURES / 4] & F_EVENT_IDX))
             slots[n].host = regs;
         else
-            printf("hv: slot %lx: unknown, or not force-legacy=false\r\n", n);
+            say("slot %lx: unknown, or lacks force-legacy=false or event_idx",
+                n);
         set_mapped(n, slots[n].host);
     }
 }

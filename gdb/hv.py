@@ -91,6 +91,7 @@ REGISTERS = (
     "s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
 ).split()
 RAM = 0x80000000  # the guest's, guest-physical
+CLOCK = 0x101000  # which needs no exits, and so is in no table
 
 
 # --- The hart: its registers, and where it has stopped -----------------------
@@ -297,7 +298,7 @@ def place_name(gpa):
     for name, base, size in devices():
         if 0 <= gpa - base < size:
             return register_name(name, gpa - base)
-    return "nothing is there"
+    return "the clock" if 0 <= gpa - CLOCK < 4096 else "nothing is there"
 
 
 @functools.cache
@@ -318,10 +319,12 @@ def register_name(device, offset):
         return f"virtio slot {slot} {VIRTIO.get(offset, other)}"
     if device == "uart":
         return f"UART {UART[offset]}"
+    if device == "test":
+        return "test device"
     if device == "clint":
         if offset < 0x4000:
             return f"CLINT msip {offset // 4}"
-        return "CLINT mtime" if offset == 0xBFF8 else f"CLINT mtimecmp {(offset - 0x4000) // 8}"
+        return "CLINT mtime" if offset >= 0xBFF8 else f"CLINT mtimecmp {(offset - 0x4000) // 8}"
     if offset < 0x1000:
         return f"PLIC priority of source {offset // 4}"
     if offset < 0x2000:
@@ -663,8 +666,8 @@ def hv_plic():
         threshold = number(plic + 0x201000 + 0x2000 * hart, 4)
         print(f"hart {hart}'s S-mode: threshold {threshold}")
     pending = number(plic + 0x1000, 4)
-    for source in (*range(1, 9), 10):
-        name = "UART" if source == 10 else f"virtio slot {source - 1}"
+    for source in (*range(1, 9), 10, 11):
+        name = {10: "UART", 11: "clock"}.get(source, f"virtio slot {source - 1}")
         to = [str(h) for h in harts if number(plic + 0x2080 + 0x100 * h, 4) >> source & 1]
         print(
             f"source {source:2}, {name}: priority {number(plic + 4 * source, 4)}, "

@@ -45,7 +45,8 @@ def die(text):
 # What `-d int` logs for each trap, and the causes that mean: out of the guest.
 # With H, all other causes are either the guest's own business (it took them in
 # VS-mode: 8, 12, 13, 15 and interrupts 2, 6, 10) or the firmware's (9, 11).
-TRAP = re.compile(r"async:(\d), cause:([0-9a-f]+), epc:0x([0-9a-f]+)")
+TRAP = re.compile(r"async:(\d), cause:([0-9a-f]+), epc:0x([0-9a-f]+), tval:0x([0-9a-f]+)")
+NOTHING = 0x7FFFF000  # where init_hart() in hv.c looks whether there is a second stage
 EXITS = {
     (0, 2): "Illegal instruction",
     (0, 10): "Environment call from VS-mode",
@@ -75,6 +76,8 @@ def exits(log, mark):
         user = pc < 0x80000000 or 1 << 32 <= pc < 1 << 47
         if user and len(parts) == 1 or trap == (0, 8) and pc == mark:
             parts.append(Counter())
+        if trap == (0, 21) and int(match[4], 16) == NOTHING:
+            continue  # not the guest's; newer QEMUs call it another trap
         if trap in EXITS and (trap != (0, 2) or pc >= FIRMWARE_END):
             parts[-1][EXITS[trap]] += 1
     return parts

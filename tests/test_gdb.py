@@ -85,11 +85,15 @@ def test_boot(start, tmp_path):
         ),
         ("hv walk $pc", r"^level \d: PTE \d+ at GPA 0x\w+ = 0x\w+: valid .* executable .*a leaf"),
         ("hv gwalk 0xc201004", "^GPA .*: PLIC claim", "not valid: page fault"),
+        ("hv gwalk 0x100000", "^GPA .*: test device$", "not valid: page fault"),
+        ("hv gwalk 0x101000", "^GPA .*: the clock$", "^HPA 0x101000$"),
+        ("hv gwalk 0x1000", "^GPA .*: nothing is there$"),
         ("hv gwalk 0x80200000", "readable writable executable user .*a leaf of 2 MiB at 0xc0200000$"),
         ("hv walk 0x1000", "page fault$"),
         ("hv exits", "^hart 0 has had 0 exits"),
         ("hv inst", "the guest is at .*start_kernel.*, without an exit:\n0x.* is add"),
         ("hv plic", "^source 10, UART: priority 0, not pending, not enabled$"),
+        ("hv plic", "^source 11, clock: priority 0, not pending, not enabled$"),
         ("hv virtio", "^slot 0: block, reset$", "^slot 1: empty$"),
         "info registers",
         save.format(after),
@@ -227,3 +231,38 @@ def test_tmux(spawn, tree, tmp_path):
     assert "M-mode, at 0x1000" in session(command, "hv vcpu")[0]
     with guest:
         guest.poweroff()
+
+
+# Switches double traps on at the door to each read of the guest's code, where
+# firmware does it at the hart's beginning, and counts the reads at which a trap of
+# our own would then be an error.
+DOUBLE_TRAPS = """
+set $reads = 0
+hbreak *hlvx_hu
+commands
+silent
+set $menvcfg = $menvcfg | 1ul << 59
+set $reads = $reads + ($sstatus >> 24 & 1)
+printf "reads with SDT: %d\\n", $reads
+continue
+end
+continue
+"""
+
+
+def test_double_traps(boot, build_guest, qemu, tmp_path):
+    """With menvcfg.DTE the hart is in sstatus.SDT after each exit.  A hart that
+    stops looks whether the second stage faults, as it shall, and that must be no
+    double trap, which the firmware would take for our end (Ssdbltrp)."""
+    cpus = subprocess.run([qemu, "-cpu", "help"], capture_output=True, text=True, check=True)
+    if not re.search(r"\bmax\b", cpus.stdout):
+        pytest.skip("no hart with Ssdbltrp in this QEMU")
+    script = tmp_path / "double_traps.gdb"
+    script.write_text(DOUBLE_TRAPS)
+    options = ["--no-disk", "-c", 2, "-k", build_guest("hostile_sbi"), "-p", "harts=2"]
+    guest = boot("--gdb", *options, qemu_args="-cpu max")
+    command = shlex.split(guest.expect(HINT)[1].decode())
+    result = Patience().run([*command, "-nx", "-batch", "-x", script], stderr=subprocess.STDOUT)
+    assert guest.ended() == 0
+    assert re.search(rb"^\w+ checks, 0 failed$", guest.console, re.MULTILINE)
+    assert int(re.findall(r"reads with SDT: (\d+)", result.stdout)[-1]) > 0

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import INITRD, KERNEL, ROOT, TROUBLE
+from test_board import CPUS, need_cpu
 from test_virtio import MIB, SEED, check, debugfs, guest_sha256, host, no_errors, sha256
 
 
@@ -276,13 +277,14 @@ def debian_guest(boot, debian, tmp_path):
     disk = tmp_path / "disk"
     subprocess.run(["cp", "--sparse=always", image, disk], check=True)
 
-    def start(harts, gzipped):
+    def start(harts, gzipped, **options):
         file = kernel
         if gzipped != is_gzip(kernel):
             file = tmp_path / "vmlinux"
             change = gzip.compress if gzipped else gzip.decompress
             file.write_bytes(change(kernel.read_bytes()))
-        return boot("-k", file, "-i", initramfs, "-c", harts, "-d", disk), disk
+        guest = boot("-k", file, "-i", initramfs, "-c", harts, "-d", disk, **options)
+        return guest, disk
 
     return start
 
@@ -323,3 +325,17 @@ def test_debian(debian_guest, report, harts, gzipped, qemu):
         f"Debian 13, -c {harts}: shell after {booted:.1f} s; fio: {reads} reads,"
         f" {writes} writes, {job['job_runtime'] / 1000 / harts:.1f} s ({qemu})"
     )
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_debian_with_more(debian_guest, qemu, cpu):
+    """It uses whatever the device tree tells it of, and all of that works."""
+    need_cpu(qemu, cpu)
+    guest, disk = debian_guest(2, True, qemu_args=f"-cpu {cpu}")
+    with guest:
+        quiet(guest)
+        assert "zicboz" in guest.output("grep -m 1 isa /proc/cpuinfo")
+        good_log(guest)
+        assert guest.output("dmesg -l emerg,alert,crit,err") == ""
+        guest.poweroff()
+    check(disk)

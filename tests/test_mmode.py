@@ -25,6 +25,7 @@ KERNELS = {  # the sources, mmode_..., and options
     "clint_no_ad": ([*SUPER, "clint.c"], ["-DNO_AD"]),
     "sstc_no_ad": ([*SUPER, "sstc.c"], ["-DNO_AD"]),
     "csr": (["csr.c", "csr_asm.S"], []),
+    "board": (["board.c", "board_asm.S"], []),
 }
 CROSS = "riscv64-linux-gnu-"
 GCC = (
@@ -49,9 +50,12 @@ ECALLS = 109  # in the program, mmode_super_asm.S
 # those kernels need: what has to pass.  QEMU lets mepc's bit 0 be written, so
 # not "warl".
 GROUPS = ["pmp", "views", "ecall", "illegal", "warl"]
-# Not on the hypervisor: it takes no exceptions to M-mode, and what S-mode would
-# see of M-mode's registers in between is seen by nobody.
-PASS = {"bare": ["pmp", "views", "ecall", "illegal"], "hv": ["pmp"]}
+# Not on the hypervisor: what S-mode would see of M-mode's registers in between is
+# seen by nobody.
+PASS = {
+    "bare": ["pmp", "views", "ecall", "illegal"],
+    "hv": ["pmp", "ecall", "illegal"],
+}
 
 
 @pytest.fixture(scope="session")
@@ -270,9 +274,114 @@ def test_csr_more(start, machine):
     """What is played beyond the need of those kernels."""
     guest = start("csr")
     finish(guest)
-    for group in GROUPS:
-        if group in PASS[machine]:
-            finish(guest, group.encode())
+    for group in map(str.encode, GROUPS):
+        if group.decode() in PASS[machine]:
+            finish(guest, group)
+        else:
+            guest.expect(rb"(?m)^%s: " % group)
+
+
+@pytest.fixture
+def on_both(boot, spawn, qemu, kernels):
+    """on_both(HARTS, CPU): what mmode_board.c says, {machine: lines}."""
+    if not has_mpv(qemu):
+        pytest.skip("mstatus.MPV can't be written on this QEMU")
+
+    def run(harts, cpu="rv64,h=true"):
+        elf, said = kernels / "board.elf", {}
+        bare = [qemu, *BARE.split(), "-smp", harts, "-cpu", cpu, "-kernel", elf]
+        for machine, guest in (
+            ("bare", spawn(bare)),
+            ("hv", boot("-k", elf, "-c", harts, "--no-disk", qemu_args=f"-cpu {cpu}")),
+        ):
+            assert guest.ended() == 0  # by the test device
+            text = guest.console.decode()
+            said[machine] = text[text.index("board: ") :].splitlines()
+            assert said[machine][-1] == "the end"
+        return said
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "harts, cpu",
+    [(1, "rv64,h=true"), (4, "rv64,h=true"), (2, "rv64,h=true,sstc=false")],
+)
+def test_board(on_both, qemu, harts, cpu):
+    """Traps, counters, interrupts: line by line as on QEMU by itself."""
+    said = on_both(harts, cpu)
+
+    def same(line):  # the other is in test_msip_bits()
+        # QEMU 7.2 says of an AMO where nothing is that it was the load.
+        return "msip's other bits" not in line and not (
+            QEMUS.get("qemu-7.2") == qemu and "amo in" in line
+        )
+
+    bare, hv = (list(filter(same, said[machine])) for machine in ("bare", "hv"))
+    assert bare[0] == f"board: {harts} harts" and len(bare) > 150
+    assert hv == bare
+
+
+def test_msip_bits(on_both):
+    """All bits of msip but the lowest are 0, whatever is written."""
+    said = on_both(1)
+    for lines in said.values():
+        assert [line for line in lines if "msip's" in line] == ["msip's other bits: 0x0, mip 0x0"]
+
+
+# Sets each bit of mstatus by itself, and with it set asks M-mode for something and
+# waits for an interrupt.  The next bit follows; "k" at the end.
+EACH_BIT = """
+        .globl  _start
+_start: csrr    t0, mhartid
+        bnez    t0, park
+        la      t0, stuck
+        csrw    mtvec, t0
+        li      t0, 0x2004000   # mtimecmp: the time has come
+        sd      zero, (t0)
+        li      t0, 1 << 7      # MTIE
+        csrw    mie, t0
+        li      s0, 63
+1:      li      s1, 1
+        sll     s1, s1, s0
+        li      t0, 1 << 3      # but not MIE
+        beq     s1, t0, 2f
+        csrs    mstatus, s1
+        csrr    t0, mscratch
+        csrw    mscratch, t0
+        wfi
+        csrc    mstatus, s1
+2:      addi    s0, s0, -1
+        bgez    s0, 1b
+        li      t1, 'k'
+        j       say
+stuck:  li      t1, '!'
+say:    li      t0, 0x10000000  # UART
+        sb      t1, (t0)
+        li      t1, '\\n'
+        sb      t1, (t0)
+        li      t0, 0x100000    # test device
+        li      t1, 0x5555
+        sw      t1, (t0)
+park:   wfi
+        j       park
+"""
+
+
+@pytest.mark.parametrize("harts", [1, 2])
+def test_each_bit_of_mstatus(boot, spawn, qemu, tmp_path, harts):
+    """None of them reaches the hart's own mstatus, where MPRV, TVM, TW or TSR
+    would be the end of firmware or hypervisor."""
+    if not has_mpv(qemu):
+        pytest.skip("mstatus.MPV can't be written on this QEMU")
+    source, elf = tmp_path / "bits.S", tmp_path / "bits"
+    source.write_text(EACH_BIT)
+    link = "-nostdlib -static -Wl,--build-id=none,-N,-Ttext=0x80000000".split()
+    subprocess.run([f"{CROSS}gcc", *link, source, "-o", elf], check=True)
+    bare = [qemu, *BARE.split(), "-smp", harts, "-cpu", "rv64,h=true", "-kernel", elf]
+    for guest in spawn(bare), boot("-k", elf, "-c", harts, "--no-disk"):
+        guest.expect(rb"(?m)^k\n")
+        assert guest.ended() == 0
 
 
 def test_bare_option(boot, kernels, disk):

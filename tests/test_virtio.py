@@ -442,7 +442,7 @@ def test_legacy_slot(boot, disk):
         assert len(lines) == 2  # entropy and disk
         for line in lines:
             assert re.fullmatch(
-                rb"hv: slot \d: unknown, or not force-legacy=false", line
+                rb"hv: slot \d: unknown, or lacks force-legacy=false or event_idx", line
             )
         assert guest.run("ls /sys/bus/virtio/devices") == ("", 0)
         guest.poweroff()

@@ -31,8 +31,8 @@ static uint64_t number(void) {
     static const uint64_t edges[] = {
         0,          RAM,       RAM_END,   0x10000000, 0x10001000, 0x10008000,
         0x10009000, 0xc000000, 0xc001000, 0xc002000,  0xc200000,  0xc201000,
-        0xc600000,  0x2000000, 0x2004000, 0x200c000,  0x100000,   0x40000000,
-        1ul << 31,  1ul << 32, 1ul << 40, 1ul << 41,  1ul << 63};
+        0xc600000,  0x2000000, 0x2004000, 0x200c000,  0x100000,   0x101000,
+        0x40000000, 1ul << 31, 1ul << 32, 1ul << 40,  1ul << 41,  1ul << 63};
     uint64_t n = edges[below(LENGTH(edges))];
     switch (below(6)) {
     case 0: return n + below(16) - 8;
@@ -76,6 +76,8 @@ static void access(uint64_t *count) {
     uint64_t a = address(), v = safe_number(), kind = below(16);
     if (mine(a - 8, 24))
         return;
+    if (a >> 12 == 0x100) // the test device: what ends the machine is odd
+        v &= -2;
     count[kind < 7 ? LOADS : STORES]++;
     switch (kind) {
     case 0: LOAD("lb"); break;

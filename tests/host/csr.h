@@ -1,6 +1,7 @@
 // Stands in for ../../csr.h when the hypervisor's files are compiled for the
 // machine that runs the tests: a CSR is a variable here, and what else needs
-// the real hart does nothing, or ends the call.
+// the real hart does nothing, or ends the call.  A fence shows the test what is
+// written by then.
 #pragma once
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,19 +10,21 @@
 extern struct csrs {
     uint64_t scause, sepc, stval, sie, sip, sstatus, time;
     uint64_t hedeleg, hideleg, hcounteren, hgatp, hie, hip, hstatus, htimedelta;
-    uint64_t htinst, htval, henvcfg, hvip;
+    uint64_t htinst, htval, henvcfg, hvip, hstateen0, cycle, instret;
     uint64_t vsatp, vscause, vsepc, vsie, vsstatus, vstimecmp, vstval, vstvec;
 } csrs;
 
 #define csr_read(csr) (csrs.csr)
-#define csr_write(csr, v) ((void)(csrs.csr = (v)))
+#define csr_write(csr, v) ((void)(csrs.csr = (v), keep_()))
 #define csr_set(csr, v) ((void)(csrs.csr |= (uint64_t)(v)))
 #define csr_clear(csr, v) ((void)(csrs.csr &= ~(uint64_t)(v)))
 
-#define fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define fence() fence_()
+#define fence_i() ((void)fences_i++)
 #define hfence_gvma() ((void)0)
 #define wfi() sleep_()
-void sleep_(void);
+extern unsigned fences_i;
+void sleep_(void), fence_(void), keep_(void);
 
 // The hypervisor has its own functions of these names.
 #define main hv_main

@@ -23,6 +23,7 @@ void devices_reset(void) {
         memset((void *)reg(n, 0), 0, 0x200);
         *reg(n, R_VERSION) = 2;
         *reg(n, R_DEVICE_ID) = 2;
+        *reg(n, R_FEATURES) = 1u << 29; // EVENT_IDX
         *reg(n, R_QUEUE_READY) = *reg(n, R_NOTIFY) = UNTOUCHED;
     }
 }
@@ -95,8 +96,8 @@ unsigned device_run(unsigned slot) {
             continue;
         // Whether or not a chain leads there: it may have, a moment ago.
         for (unsigned i = 0; i < q->num; i++)
-            check(!q->desc[i].len ||
-                  in_guest_ram(q->desc[i].addr, q->desc[i].len));
+            check(in_guest_ram(q->desc[i].addr, q->desc[i].len) &&
+                  q->desc[i].next < 1024);
         while (q->on && q->seen != q->avail[1]) {
             uint16_t ahead = q->avail[1] - q->seen;
             if (ahead > q->num || !take(q, q->avail[2 + q->seen % q->num])) {

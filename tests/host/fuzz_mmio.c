@@ -2,6 +2,9 @@
 // virtqueues and its devices' registers.  The devices check what they get
 // (device.c).
 #include "../../virtio.c"
+#define take take_trap // fuzz.h has another
+#include "../../mmode.c"
+#undef take
 #include "device.h"
 #include "fuzz.h"
 
@@ -99,6 +102,12 @@ static void operation(void) {
     case 10: // any other exit
         leave(take(1), take(8), take(8), take(4));
         break;
+    case 11: { // any instruction, such as M-mode's
+        uint32_t inst = take(4);
+        memcpy(ram(GUEST_RAM + PC), &inst, sizeof inst);
+        leave(CAUSE_ILLEGAL_INSTRUCTION + take(1) % 2 * 20, 0, 0, 0);
+        break;
+    }
     default: { // a load or store of a device's register
         static const gpa_t bases[] = {GUEST_PLIC, GUEST_UART, GUEST_CLINT,
                                       GUEST_VIRTIO};
@@ -127,16 +136,20 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 
 static void reset(void) {
     reset_harts();
-    firmware = nothing;
+    the_firmware = nothing;
     memset(ram(GUEST_RAM), 0, GUEST_RAM_SIZE);
     devices_reset();
     for (struct slot *s = slots; s < slots + VIRTIO_SLOTS; s++) {
         s->device_sel = s->driver_sel = s->queue_sel = s->queues = 0;
         s->refused = false;
+        s->features[0] = s->features[1] = 0;
         for (struct queue *q = s->queue; q < s->queue + MAX_QUEUES; q++)
             *q = (struct queue){.ours = q->ours};
     }
     desc = avail = num = 0;
+    memset(harts, 0, sizeof harts);
+    for (unsigned hart = 0; hart < MAX_HARTS; hart++)
+        clint.msip[hart] = 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length) {
@@ -145,7 +158,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length) {
     size = length;
     uint64_t options = take(1);
     if (options & 1) // it began in M-mode
-        mmode_start(&vcpus[0]);
+        mmode_init();
     while (size) {
         enum how how = how_ends(operation());
         check(how != DIED);

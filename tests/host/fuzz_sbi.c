@@ -40,9 +40,8 @@ static unsigned characters; // of one call
 
 static void judge(const struct call *c) {
     // Nothing but harts that the guest has.
-    bool harts =
-        c->a[1] == -1ul || !c->a[0] ||
-        (c->a[1] < guest.harts && c->a[0] < 1ul << (guest.harts - c->a[1]));
+    bool harts = c->a[1] == -1ul || (c->a[0] && c->a[1] < guest.harts &&
+                                     c->a[0] < 1ul << (guest.harts - c->a[1]));
     switch (c->id) {
     case LEGACY_PUTCHAR:
     case LEGACY_GETCHAR: check(++characters <= 256); break;
@@ -79,10 +78,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length) {
     data = input;
     size = length;
     reset_harts();
-    firmware = any;
+    the_firmware = any;
     host.sstc = take(1) & 1;
     struct vcpu *v = &vcpus[take(1) % guest.harts];
-    this_hart = v->hart;
     this_hart = v->hart;
     while (size) {
         uint64_t *a = &v->regs[10];

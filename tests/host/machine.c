@@ -10,7 +10,11 @@ struct sbiret answer;
 char said[1024];
 jmp_buf end;
 struct vcpu *entered;
-uint64_t this_hart;
+uint32_t ended;
+uint64_t this_hart, henvcfg_has;
+bool lacks_sv39x4, leaves_htval;
+void (*at_fence)(void), (*at_wfi)(void);
+unsigned fences, fences_i;
 
 // Multiples of eight bytes, as guest.S has them.
 static const char kernel[] __attribute__((aligned(8))) = "kernel.";
@@ -20,24 +24,27 @@ asm(".section .rodata; .balign 8\n"
     "guest_fdt: .incbin \"guest.dtb\"\n guest_fdt_end: .balign 8\n"
     ".globl host_fdt, boot\n boot:\n.text");
 extern const char guest_fdt[], guest_fdt_end[];
-const struct guest guest = {
-    .kernel = {GUEST_RAM, kernel, kernel + sizeof kernel},
+static const struct guest as_built = {
+    .kernel = {GUEST_RAM + 0x200, kernel, kernel + sizeof kernel},
     .initrd = {GUEST_RAM + 0x1000, initrd, initrd + sizeof initrd},
     .dtb = {GUEST_RAM + 0x2000, guest_fdt, guest_fdt_end},
-    .entry = GUEST_RAM + 0x200,
     .ram_size = GUEST_RAM_SIZE,
     .harts = 4,
 };
+// The compiler must not know that this is what hv.h calls constant.
+_Static_assert(sizeof(struct guest) == 88, "the assembler's number");
+asm(".data; .balign 8; .globl built, guest\n"
+    "built: .quad guest\n guest: .zero 88\n.text");
 
 static struct sbiret note(const struct call *call) {
     calls[calls_made++ % LENGTH(calls)] = *call;
     return answer;
 }
-struct sbiret (*firmware)(const struct call *call) = note;
+struct sbiret (*the_firmware)(const struct call *call) = note;
 
 struct sbiret host_sbi(uint64_t id, uint64_t function, const uint64_t *a) {
     struct call call = {id, function, {a[0], a[1], a[2], a[3], a[4]}};
-    return firmware(&call);
+    return the_firmware(&call);
 }
 
 void hv_printf(const char *format, ...) {
@@ -48,28 +55,43 @@ void hv_printf(const char *format, ...) {
     va_end(numbers);
 }
 
-_Noreturn void shut_down(void) { longjmp(end, DIED); }
+_Noreturn void shut_down(uint32_t how) {
+    ended = how;
+    longjmp(end, DIED);
+}
 
 void sleep_(void) {
-    if (vcpus[this_hart].state == HART_STOPPED)
+    if (at_wfi)
+        at_wfi();
+    else if (vcpus[this_hart].state == HART_STOPPED &&
+             !vcpus[this_hart].start.pc) // else there is an IPI that tells
         longjmp(end, ASLEEP);
 }
+
+void fence_(void) {
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    fences++;
+    if (at_fence)
+        at_fence();
+}
+
+void keep_(void) { csrs.henvcfg &= henvcfg_has; }
 
 _Noreturn void enter_guest(struct vcpu *v) {
     entered = v;
     longjmp(end, ENTERED);
 }
 
-// The guest has no translation of its own here.
+// The guest has no translation of its own here.  A load that faults leaves the
+// address in htval, as an exit does.
 long hlvx_hu(gva_t gva, uint64_t mxr) {
-    uint16_t code;
+    uint16_t code = 0;
     const void *p = guest_ptr(gva, sizeof code);
-    return p ? memcpy(&code, p, sizeof code), code : -1;
-}
-
-long hlv_bu(gva_t gva, uint64_t mxr) {
-    const uint8_t *p = guest_ptr(gva, 1);
-    return p ? *p : -1;
+    if (!p && !leaves_htval)
+        csrs.htval = gva >> 2;
+    if (!p)
+        return lacks_sv39x4 ? 0 : -1;
+    return memcpy(&code, p, sizeof code), code;
 }
 
 static void map(uint64_t at, uint64_t size) {
@@ -82,6 +104,7 @@ void make_machine(void) {
     map(GUEST_VIRTIO, VIRTIO_SLOTS * PAGE);
     map(HOST_PLIC, PLIC_SIZE);
     map(HOST_UART, PAGE);
+    map(HOST_TEST, PAGE);
     map(HOST_RAM, HOST_RAM_SIZE);
     reset_machine();
     // Who runs over an end of the guest's RAM shall not get far.
@@ -91,13 +114,18 @@ void make_machine(void) {
 }
 
 void reset_harts(void) {
-    firmware = note;
+    the_firmware = note;
     answer = (struct sbiret){0};
     calls_made = 0;
     said[0] = 0;
     entered = NULL;
+    ended = 0;
+    at_fence = at_wfi = NULL;
+    fences = fences_i = 0;
     host.resetting = 0;
     this_hart = 0;
+    henvcfg_has = -1;
+    lacks_sv39x4 = leaves_htval = false;
     csrs = (struct csrs){.sstatus = SSTATUS_SPP};
     for (uint64_t hart = 0; hart < MAX_HARTS; hart++) {
         memset(&vcpus[hart], 0, offsetof(struct vcpu, log));
@@ -106,10 +134,13 @@ void reset_harts(void) {
 }
 
 void reset_machine(void) {
+    *built = as_built;
     reset_harts();
     host = (struct host){.fdt = host_fdt,
                          .plic = HOST_PLIC,
                          .uart = HOST_UART,
+                         .isa = "rv64imach_sstc",
+                         .henvcfg = -1,
                          .sstc = true,
                          .running = true};
     init_memory(HOST_RAM + HOST_RAM_SIZE, GUEST_RAM_SIZE);

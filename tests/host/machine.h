@@ -14,6 +14,7 @@
 #define HOST_RAM 0x40000000ul
 #define HOST_PLIC 0x20000000ul
 #define HOST_UART 0x30000000ul
+#define HOST_TEST 0x30001000ul
 enum { HOST_RAM_SIZE = 0x1fff000, GUEST_RAM_SIZE = 0x10000 };
 
 extern struct vcpu vcpus[MAX_HARTS];
@@ -24,16 +25,30 @@ _Noreturn void hv_main(uint64_t hart, const uint32_t *fdt);
 // The firmware: what it was asked for, and what it answers.
 extern struct call { uint64_t id, function, a[5]; } calls[1024];
 extern unsigned calls_made;
-extern struct sbiret (*firmware)(const struct call *call);
+extern struct sbiret (*the_firmware)(const struct call *call);
 extern struct sbiret answer; // of the one that is there at first
 
 extern char said[1024]; // by printf
+
+// What was built in, which is constant for all but the tests.
+extern struct guest *const built;
+
+// What the hart keeps of what is written to henvcfg, and whether it lacks
+// Sv39x4, or leaves htval as it was.
+extern uint64_t henvcfg_has;
+extern bool lacks_sv39x4, leaves_htval;
+
+// Called by each fence() and by each wfi, if there is one; and how many
+// fence() and fence_i() there were.
+extern void (*at_fence)(void), (*at_wfi)(void);
+extern unsigned fences, fences_i;
 
 // Ends here what does not return: enter_guest(), shut_down(), and a wfi of a
 // hart that waits to be started.
 enum how { RETURNED, ENTERED, DIED, ASLEEP };
 extern jmp_buf end;
 extern struct vcpu *entered; // the last one
+extern uint32_t ended;       // what shut_down() was told, the last time
 extern uint64_t this_hart;   // that sleeps in a wfi
 #define how_ends(...)                                                          \
     ({                                                                         \

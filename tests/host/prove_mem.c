@@ -4,7 +4,7 @@
 
 char hv_end[1];
 void hv_printf(const char *format, ...) {}
-void shut_down(void) { assume(false); }
+void shut_down(uint32_t how) { assume(false); }
 
 void prove(void) {
     uint64_t base = any64();

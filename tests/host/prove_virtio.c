@@ -1,17 +1,21 @@
 // CBMC: the relay's walk through a guest's rings of SIZE entries.  Any read of
 // volatile memory gives any value (goto-instrument --nondet-volatile), so the
-// guest may change its rings at any moment, and what the device may find in
-// ours is claimed at each fence, too.
+// guest may change its rings at any moment.  The device may read ours at any
+// moment, so what it may find is claimed between any two stores (test_proofs.py
+// puts a look() behind each), and each field of an entry by itself: it may see
+// an old one with a new one.
 //
 // Each step begins with any table that the claims allow, so what holds for one
 // new entry in the ring (AT_MOST 1) holds for the second behind it as well.
 #include "prove.h"
 #include <csr.h>
 #undef fence
-#define fence()                                                                \
-    (look(), assume((uint16_t)(idx - q->translated) <= at_most ||              \
-                    (uint16_t)(idx - q->translated) > q->num))
-static void look(void);
+#define fence() rest()
+// test_proofs.py puts this behind the fence that follows the reading of idx
+#define few(q, idx)                                                            \
+    assume((uint16_t)(idx - q->translated) <= at_most ||                       \
+           (uint16_t)(idx - q->translated) > q->num)
+static void look(void), rest(void);
 static unsigned at_most = AT_MOST; // so many new entries in the ring
 #include "virtio.c"                // with smaller queues, see test_proofs.py
 
@@ -33,19 +37,27 @@ struct sbiret host_sbi(uint64_t id, uint64_t function, const uint64_t *a) {
     return (struct sbiret){any32(), any32()};
 }
 void hv_printf(const char *format, ...) {}
-void map_guest(gpa_t gpa, const void *to, uint64_t size, uint64_t perm) {
+void map_guest(gpa_t gpa, hpa_t to, uint64_t size, uint64_t perm) {
     claim(gpa >= GUEST_VIRTIO && size == PAGE &&
               gpa - GUEST_VIRTIO < VIRTIO_SLOTS * PAGE,
           "no page but a slot's is mapped");
 }
 
 static struct ours ours;
-void *alloc(uint64_t size, uint64_t align) { return &ours; }
+// As the device sees it: not any value, but what we have written there.
+static struct desc *const table = (struct desc *)ours.desc;
+static uint16_t *const ring = (uint16_t *)ours.avail;
+
+void *alloc(uint64_t size, uint64_t align) {
+    for (unsigned i = 0; i < MAX_QUEUE_SIZE; i++)
+        table[i] = (struct desc){0};
+    return &ours;
+}
 void *hv_memset(void *to, int c, size_t n) {
     claim(to == (void *)ours.avail && n == sizeof ours.avail,
           "only our ring is cleared");
     for (unsigned i = 0; i < LENGTH(ours.avail); i++)
-        ours.avail[i] = 0;
+        ring[i] = 0;
     return to;
 }
 
@@ -54,24 +66,40 @@ static struct desc guests[NUM];
 static uint16_t guests_avail[RING + NUM + 1], guests_used[RING + 4 * NUM + 1];
 static struct queue *const queue = &slots[0].queue[0];
 
-// Our table holds nothing but addresses in RAM, or nothing.
+// Whether each field is right by itself, so that a device may see any of them
+// old and the others new.
+static bool each_is_right(struct desc d) {
+    return in_ram(d.addr, 0) && d.next < MAX_QUEUE_SIZE &&
+           !(d.flags & ~(DESC_F_NEXT | DESC_F_WRITE));
+}
+
+// The entry that is looked at, the same one throughout: any.
+static uint32_t which;
+static bool looking = true;
+
+// Between any two stores.
 static void look(void) {
-    uint32_t i = any32();
-    assume(i < NUM);
-    struct desc d = ours.desc[i];
-    claim(in_ram(d.addr, d.len) || (!d.addr && !d.len),
-          "what the device may read is in RAM");
-    claim(!(d.flags & ~(DESC_F_NEXT | DESC_F_WRITE)), "no indirect tables");
+    claim(!looking || each_is_right(table[which]),
+          "each field is right at any time");
+}
+
+// At each fence, and so whenever the device hears of a chain, no entry is half
+// an old one.
+static void rest(void) {
+    claim(!looking || (each_is_right(table[which]) &&
+                       in_ram(table[which].addr, table[which].len)),
+          "what the device may read and write is in RAM");
 }
 
 // Any state that the queue can be in while it is ready.
 static void begin(void) {
+    which = any32();
+    assume(which < MAX_QUEUE_SIZE);
     slots[0].host = registers;
-    for (unsigned i = 0; i < NUM; i++) {
+    for (unsigned i = 0; i < MAX_QUEUE_SIZE; i++) {
         struct desc d = {any64(), any32(), any16(), any16()};
-        assume(in_ram(d.addr, d.len) || (!d.addr && !d.len));
-        assume(!(d.flags & ~(DESC_F_NEXT | DESC_F_WRITE)));
-        ours.desc[i] = d;
+        assume(each_is_right(d) && in_ram(d.addr, d.len));
+        table[i] = d;
     }
     queue->num = SIZE;
     queue->desc = guests;
@@ -84,36 +112,36 @@ static void begin(void) {
 
 void prove(void) {
     begin();
-    uint16_t before = queue->translated, last = before - 1;
+    uint16_t before = queue->translated;
     bool good = translate(queue);
-    look();
+    rest();
     uint16_t more = queue->translated - before;
     claim(more <= queue->num, "no more than the ring holds");
     // What the ring that the device sees has in its new entries.
-    const uint16_t *avail = (const uint16_t *)ours.avail;
     uint32_t i = any32();
     assume(i < more);
     bool wrong = !good && i == more - 1u;
-    claim(avail[RING + (uint16_t)(before + i) % queue->num] < queue->num ||
+    claim(ring[RING + (uint16_t)(before + i) % queue->num] < queue->num ||
               wrong,
           "the chain begins in the table");
-    claim(!wrong || avail[RING + (uint16_t)(before + i) % queue->num] == 0xffff,
+    claim(!wrong || ring[RING + (uint16_t)(before + i) % queue->num] == 0xffff,
           "or nowhere, where the guest's is wrong");
-    claim(avail[IDX] == queue->translated, "the index");
+    claim(ring[IDX] == queue->translated, "the index");
 }
 
 // One chain: the device, which follows it through our table, comes to its end.
 void prove_chain(void) {
     begin();
+    looking = false; // prove() does
     uint16_t before = queue->translated;
     assume(translate(queue) && queue->translated != before);
-    const uint16_t *avail = (const uint16_t *)ours.avail;
-    uint16_t i = avail[RING + before % queue->num];
+    uint16_t i = ring[RING + before % queue->num];
     bool ended = false;
     for (unsigned n = 0; n < NUM && !ended; n++) {
         claim(i < queue->num, "the chain stays in the table");
-        ended = !(ours.desc[i].flags & DESC_F_NEXT);
-        i = ours.desc[i].next;
+        claim(in_ram(table[i].addr, table[i].len), "its buffers are in RAM");
+        ended = !(table[i].flags & DESC_F_NEXT);
+        i = table[i].next;
     }
     claim(ended, "the chain ends");
 }
@@ -126,28 +154,32 @@ void prove_notify(void) {
     registers[QUEUE_NOTIFY / 4] = -1;
     uint32_t index = any32();
     notify(0, index);
-    const uint16_t *avail = (const uint16_t *)ours.avail;
     uint16_t last = queue->translated - 1;
-    claim(queue->ready || (avail[IDX] == queue->translated &&
-                           avail[RING + last % queue->num] == 0xffff),
+    claim(queue->ready || (ring[IDX] == queue->translated &&
+                           ring[RING + last % queue->num] == 0xffff),
           "it stops");
     claim(index == 0 || (queue->ready && queue->translated == before),
           "no other queue is ready");
 }
 
-// Any write to a register about a queue, in any state of it.
+// Any write to a register but the two of prove_notify() and of the interrupt,
+// in any state of the queue, which may not have a table yet.
 void prove_start(void) {
     begin();
     queue->ready = any32() & 1;
     queue->num = any32();
+    queue->ours = queue->ready || any32() & 1 ? &ours : NULL;
     for (unsigned i = 0; i < LENGTH(queue->place); i++)
         queue->place[i] = any32();
     uint32_t reg = any32();
     assume(reg < CONFIG && reg % 4 == 0);
+    assume(reg != QUEUE_NOTIFY && reg != INTERRUPT_ACK);
     bool was_ready = queue->ready;
-    write_queue(&slots[0], queue, reg, any32());
+    write_register(0, reg, any32());
     if (was_ready || !queue->ready)
         return;
+    rest();
+    claim(!ring[IDX], "there is nothing in our ring");
     const uint32_t *to = registers + QUEUE_DESC_LOW / 4;
     uint64_t num = queue->num;
     claim(num && num <= MAX_QUEUE_SIZE && !(num & (num - 1)), "the size");

@@ -1,4 +1,4 @@
-// PLIC, UART and CLINT.
+// PLIC, UART and test device.
 #include "../../plic.c"
 #include "../../uart.c"
 #include "unit.h"
@@ -11,7 +11,7 @@ static void the_guests_registers_are_the_hosts(void **state) {
     static const uint32_t offsets[] = {
         0,        4,        95 * 4,   1023 * 4,          // priorities
         0x2080,   0x2180,   0x20fc,                      // enables
-        0x201000, 0x201004, 0x203004, 0x20f000, 0x20f004 // threshold, claim
+        0x201000, 0x201004, 0x203004, 0x207000, 0x207004 // threshold, claim
     };
     for (unsigned i = 0; i < LENGTH(offsets); i++) {
         *plic(offsets[i]) = 0;
@@ -25,9 +25,10 @@ static void the_guests_registers_are_the_hosts(void **state) {
 // Contexts of M-mode, of harts that can't be, pending bits, holes between.
 static void the_rest_of_the_plic_is_not_the_guests(void **state) {
     static const uint32_t offsets[] = {
-        0x1000,   0x1ffc,   0x2000,   0x207c,   0x2100,
-        0x2800,   0x2880,   0x1ffffc, 0x200000, 0x200004,
-        0x202000, 0x210000, 0x211000, 0x211004, PLIC_SIZE - 4};
+        0x1000,   0x1ffc,   0x2000,        0x207c,   0x2100,   0x2800,
+        0x2880,   0x1ffffc, 0x200000,      0x200004, 0x202000, 0x210000,
+        0x211000, 0x211004, PLIC_SIZE - 4, 0x2400,   0x2480,   0x208000,
+        0x209000, 0x209004, 0x20f000};
     for (unsigned i = 0; i < LENGTH(offsets); i++) {
         *plic(offsets[i]) = 0x55;
         assert_true(store(4, GUEST_PLIC + offsets[i], -1));
@@ -38,49 +39,126 @@ static void the_rest_of_the_plic_is_not_the_guests(void **state) {
     }
 }
 
-static void the_plic_begins_with_thresholds_0(void **state) {
+// The firmware has left them at their highest.  Each hart sets its own.
+static void each_hart_sets_its_threshold_to_0(void **state) {
     for (unsigned hart = 0; hart < MAX_HARTS; hart++)
         *plic(0x201000 + 0x2000 * hart) = *plic(0x200000 + 0x2000 * hart) = 7;
     plic_init();
-    for (unsigned hart = 0; hart < MAX_HARTS; hart++) {
-        assert_int_equal(*plic(0x201000 + 0x2000 * hart), hart < 4 ? 0 : 7);
-        assert_int_equal(*plic(0x200000 + 0x2000 * hart), 7);
+    for (this_hart = 0; this_hart < 4; this_hart++) {
+        for (unsigned hart = 0; hart < MAX_HARTS; hart++) {
+            assert_int_equal(*plic(0x201000 + 0x2000 * hart),
+                             hart < this_hart ? 0 : 7);
+            assert_int_equal(*plic(0x200000 + 0x2000 * hart), 7);
+        }
+        assert_int_equal(how_ends(stop_hart(&vcpus[this_hart])), ASLEEP);
+    }
+}
+
+// A guest that has an M-mode sees its context, which is that of S-mode.
+static void m_mode_has_the_context_of_s_mode(void **state) {
+    static const uint32_t aliases[][2] = {
+        {0x2000, 0x2080},     {0x2004, 0x2084},     {0x2100, 0x2180},
+        {0x2080, 0x2080},     {0x200000, 0x201000}, {0x200004, 0x201004},
+        {0x206000, 0x207000}, {0x203004, 0x203004}, {28, 28}};
+    mmode_init();
+    for (unsigned i = 0; i < LENGTH(aliases); i++) {
+        uint32_t m = aliases[i][0], s = aliases[i][1];
+        *plic(m) = *plic(s) = 0;
+        assert_true(store(4, GUEST_PLIC + m, 3 + i));
+        assert_int_equal(*plic(s), 3 + i);
+        assert_int_equal(*plic(m), m == s ? 3 + i : 0);
+        assert_true(load(LWU, GUEST_PLIC + m));
+        assert_int_equal(vcpus[0].regs[5], 3 + i);
+        *plic(s) = 0;
+    }
+    // Beyond the guest's harts there is nothing, under no name.
+    static const uint32_t not_its[] = {0x2400, 0x2480, 0x208000, 0x209004};
+    for (unsigned i = 0; i < LENGTH(not_its); i++) {
+        uint32_t m = not_its[i],
+                 s = m | (m < CONTEXT ? ENABLE_SIZE : CONTEXT_SIZE);
+        *plic(m) = *plic(s) = 0x55;
+        assert_true(store(4, GUEST_PLIC + m, -1));
+        assert_int_equal(*plic(m), 0x55);
+        assert_int_equal(*plic(s), 0x55);
+        assert_true(load(LWU, GUEST_PLIC + m));
+        assert_int_equal(vcpus[0].regs[5], 0);
+        *plic(m) = *plic(s) = 0;
     }
 }
 
 static void the_uart_takes_bytes(void **state) {
+    volatile uint8_t *uart = (volatile uint8_t *)HOST_UART;
     for (unsigned i = 0; i < 8; i++) {
         assert_true(store(1, GUEST_UART + i, 0x180 + i));
-        assert_int_equal(*(volatile uint8_t *)(HOST_UART + i), 0x80 + i);
+        assert_int_equal(uart[i], 0x80 + i);
+    }
+    // Of a wider store the lowest one, and no other.
+    for (unsigned width = 2; width <= 8; width *= 2) {
+        for (unsigned i = 0; i < 8; i++)
+            uart[i] = 0xee;
+        unsigned at = 8 - width;
+        assert_true(store(width, GUEST_UART + at, 0x1122334455667700 + width));
+        for (unsigned i = 0; i < 8; i++)
+            assert_int_equal(uart[i], i == at ? width : 0xee);
     }
 }
 
-static void the_clint_has_a_timer_in_m_mode(void **state) {
-    enum { MTIMECMP = 0x4000, MTIME = 0xbff8 };
-    struct vcpu *v = &vcpus[0];
-    mmode_start(v);
-    csrs.time = 1234;
-    assert_true(load(LD, GUEST_CLINT + MTIME));
-    assert_int_equal(v->regs[5], 1234);
-    assert_true(load(LD, GUEST_CLINT + MTIMECMP));
-    assert_int_equal(v->regs[5], -1);
-    calls_made = 0;
-    assert_true(store(8, GUEST_CLINT + MTIMECMP, 5678));
-    assert_int_equal(calls_made, 1);
-    assert_int_equal(calls[0].id, SBI_EXT_TIME);
-    assert_int_equal(calls[0].a[0], 5678);
-    assert_true(csrs.sie & SIP_STIP);
-    assert_true(load(LD, GUEST_CLINT + MTIMECMP));
-    assert_int_equal(v->regs[5], 5678);
-    // another hart's, and none
-    assert_true(store(8, GUEST_CLINT + MTIMECMP + 8, 1));
-    assert_true(store(8, GUEST_CLINT + MTIME, 1));
-    assert_int_equal(calls_made, 1);
-    assert_true(load(LD, GUEST_CLINT + MTIMECMP + 8));
-    assert_int_equal(v->regs[5], 0);
+// Another hart stops at its IPI.
+static struct sbiret stops_at_its_ipi(const struct call *call) {
+    calls[calls_made++ % LENGTH(calls)] = *call;
+    assert_int_equal(call->id, SBI_EXT_IPI);
+    assert_int_equal(ended, 0);
+    vcpus[__builtin_ctzl(call->a[0])].state = HART_STOPPED;
+    return (struct sbiret){0};
+}
+
+static void the_test_device_ends_it(void **state) {
+    static const uint32_t ends[] = {0x5555,  0x7777,   0x3333,
+                                    0x13333, 0xff3333, 0x15555};
+    host.test = HOST_TEST;
+    for (unsigned i = 0; i < LENGTH(ends); i++) {
+        reset_harts();
+        the_firmware = stops_at_its_ipi;
+        vcpus[2].state = HART_STOPPED;
+        assert_int_equal(how_ends(store(4, GUEST_TEST, ends[i])), DIED);
+        assert_int_equal(ended, ends[i]);
+        assert_int_equal(calls_made, 2);
+        assert_int_equal(calls[0].a[0], 1 << 1);
+        assert_int_equal(calls[1].a[0], 1 << 3);
+        assert_true(host.resetting);
+    }
+    reset_harts();
+    the_firmware = stops_at_its_ipi;
+    assert_int_equal(how_ends(store(2, GUEST_TEST, 0x5555)), DIED);
+    assert_int_equal(ended, 0x5555);
+    // If another hart is at it already this one waits for the end.
+    reset_harts();
+    host.resetting = 1;
+    assert_int_equal(how_ends(store(4, GUEST_TEST, 0x5555)), ASLEEP);
+    assert_int_equal(ended, 0);
+}
+
+static void the_test_device_ignores_the_rest(void **state) {
+    static const uint32_t others[] = {0, 1, 0x5554, 0x55550000, 0x33330000};
+    host.test = HOST_TEST;
+    for (unsigned i = 0; i < LENGTH(others); i++)
+        assert_true(store(4, GUEST_TEST, others[i]));
+    assert_true(store(2, GUEST_TEST + 2, 0x5555)); // only the status
+    assert_true(load(LW, GUEST_TEST));
+    assert_int_equal(vcpus[0].regs[5], 0);
+    assert_false(store(1, GUEST_TEST, 0x55));
+    assert_false(store(8, GUEST_TEST, 0x5555));
+    assert_false(store(4, GUEST_TEST + 4, 0x5555));
+    // The host has none.
+    host.test = 0;
+    assert_false(store(4, GUEST_TEST, 0x5555));
+    assert_false(load(LW, GUEST_TEST));
+    assert_int_equal(calls_made, 0);
+    assert_false(host.resetting);
 }
 
 TESTS(test_devices, T(the_guests_registers_are_the_hosts),
       T(the_rest_of_the_plic_is_not_the_guests),
-      T(the_plic_begins_with_thresholds_0), T(the_uart_takes_bytes),
-      T(the_clint_has_a_timer_in_m_mode))
+      T(each_hart_sets_its_threshold_to_0), T(m_mode_has_the_context_of_s_mode),
+      T(the_uart_takes_bytes), T(the_test_device_ends_it),
+      T(the_test_device_ignores_the_rest))

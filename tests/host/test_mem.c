@@ -84,7 +84,7 @@ static void map_guest_takes_the_largest_leaf(void **state) {
     gpa_t gpa = 4 * GIB - 2 * MIB - PAGE;
     hpa_t hpa = 64 * GIB - 2 * MIB - PAGE;
     uint64_t size = PAGE + 2 * MIB + GIB + PAGE;
-    map_guest(gpa, (void *)hpa, size, PTE_R | PTE_W);
+    map_guest(gpa, hpa, size, PTE_R | PTE_W);
     maps_nothing(gpa - 1);
     maps(gpa, hpa, PTE_R | PTE_W, PAGE);
     maps(gpa + PAGE, hpa + PAGE, PTE_R | PTE_W, 2 * MIB);
@@ -93,13 +93,13 @@ static void map_guest_takes_the_largest_leaf(void **state) {
     maps(5 * GIB, 65 * GIB, PTE_R | PTE_W, PAGE);
     maps_nothing(gpa + size);
     // An HPA that is less aligned than the GPA needs smaller leaves.
-    map_guest(8 * GIB, (void *)(8 * GIB + 2 * MIB), GIB, PTE_R);
+    map_guest(8 * GIB, 8 * GIB + 2 * MIB, GIB, PTE_R);
     maps(8 * GIB, 8 * GIB + 2 * MIB, PTE_R, 2 * MIB);
     maps(9 * GIB - 1, 9 * GIB, PTE_R, 2 * MIB);
     // The end of the 41 bits, and a page taken away again.
-    map_guest((1ul << 41) - PAGE, (void *)HOST_RAM, PAGE, PTE_X);
+    map_guest((1ul << 41) - PAGE, HOST_RAM, PAGE, PTE_X);
     maps((1ul << 41) - 1, HOST_RAM, PTE_X, PAGE);
-    map_guest((1ul << 41) - PAGE, (void *)HOST_RAM, PAGE, 0);
+    map_guest((1ul << 41) - PAGE, HOST_RAM, PAGE, 0);
     maps_nothing((1ul << 41) - PAGE);
 }
 

@@ -68,12 +68,14 @@ static void a_load_fills_the_register(void **state) {
     assert_int_equal(vcpus[0].regs[5], 0xffffffff80000001);
     assert_true(load(LWU, GUEST_PLIC + THRESHOLD_AT));
     assert_int_equal(vcpus[0].regs[5], 0x80000001);
-    vcpus[0].mmode = (void *)1; // the hart has a CLINT
+    mmode_init(); // the hart has a CLINT
     csrs.time = 0xfedcba9876543210;
-    struct access a = {.width = 8, .reg = 5};
-    assert_true(access_device(&vcpus[0], &a, GUEST_CLINT + CLINT_MTIME));
+    assert_true(load(LD, GUEST_CLINT + CLINT_MTIME));
     assert_int_equal(vcpus[0].regs[5], csrs.time);
-    vcpus[0].mmode = NULL;
+    assert_true(load(LW, GUEST_CLINT + CLINT_MTIME + 4));
+    assert_int_equal(vcpus[0].regs[5], 0xfffffffffedcba98);
+    assert_true(load(LWU, GUEST_CLINT + CLINT_MTIME + 4));
+    assert_int_equal(vcpus[0].regs[5], 0xfedcba98);
 }
 
 static void x0_stays_0(void **state) {
@@ -117,13 +119,14 @@ static void what_no_device_takes_faults(void **state) {
         {GUEST_PLIC + 2, 4},
         {GUEST_UART - 1, 1},
         {GUEST_UART + 8, 1},
-        {GUEST_UART, 2},
+        {GUEST_UART + 7, 2},
         {GUEST_VIRTIO - 4, 4},
         {GUEST_VIRTIO + VIRTIO_SLOTS * PAGE, 4},
         {GUEST_VIRTIO + 0x101, 2},
+        {GUEST_TEST, 4}, // the host has none
         {GUEST_CLINT + 0x4000, 4},
         {GUEST_CLINT + 0x4000, 8}, // no kernel that began in M-mode
-        {GUEST_CLINT + 0x10000, 8},
+        {GUEST_CLINT + 0xc000, 8},
         {GUEST_RAM + GUEST_RAM_SIZE, 8},
         {-8, 8},
     };
@@ -234,9 +237,96 @@ static void other_instructions_fault(void **state) {
     faults(CAUSE_STORE_ACCESS, 0x123);
 }
 
+// Htinst's "Addr. Offset": the access began so many bytes before the part that
+// faulted, and that part is not what the guest asked for.
+static void a_part_of_an_access_faults(void **state) {
+    csrs.vstvec = 0x1000;
+    const gpa_t gpa = GUEST_PLIC + THRESHOLD_AT;
+    const uint32_t lw = 0x03 | 5 << 7 | LW << 12,
+                   sw = 0x23 | 5 << 20 | LW << 12;
+    vcpus[0].regs[5] = 4;
+    THRESHOLD = 3;
+    for (uint32_t offset = 1; offset < 32; offset++) {
+        leave(CAUSE_LOAD_GUEST_PAGE_FAULT, gpa, gpa, lw | offset << 15);
+        faults(CAUSE_LOAD_ACCESS, gpa);
+        leave(CAUSE_STORE_GUEST_PAGE_FAULT, gpa, gpa, sw | offset << 15);
+        faults(CAUSE_STORE_ACCESS, gpa);
+    }
+    assert_int_equal(THRESHOLD, 3);
+    assert_int_equal(vcpus[0].regs[5], 4);
+}
+
+// Without htinst the code tells where the access began.
+static const struct {
+    uint32_t inst;
+    bool store;
+    uint8_t width, base, reg;
+    int16_t offset;
+} parts[] = {
+    {0x0005a503, 0, 4, 11, 10, 0},  // lw a0, 0(a1)
+    {0xffe5a503, 0, 4, 11, 10, -2}, // lw a0, -2(a1)
+    {0x0055a503, 0, 4, 11, 10, 5},  // lw a0, 5(a1)
+    {0x00a5a023, 1, 4, 11, 10, 0},  // sw a0, 0(a1)
+    {0xfea5afa3, 1, 4, 11, 10, -1}, // sw a0, -1(a1)
+    {0x00a5a1a3, 1, 4, 11, 10, 3},  // sw a0, 3(a1)
+    {0x00a5b223, 1, 8, 11, 10, 4},  // sd a0, 4(a1)
+    {0x0065b503, 0, 8, 11, 10, 6},  // ld a0, 6(a1)
+    {0x4188, 0, 4, 11, 10, 0},      // c.lw a0, 0(a1)
+    {0x41c8, 0, 4, 11, 10, 4},      // c.lw a0, 4(a1)
+    {0x6188, 0, 8, 11, 10, 0},      // c.ld a0, 0(a1)
+    {0x6588, 0, 8, 11, 10, 8},      // c.ld a0, 8(a1)
+    {0xc188, 1, 4, 11, 10, 0},      // c.sw a0, 0(a1)
+    {0xe188, 1, 8, 11, 10, 0},      // c.sd a0, 0(a1)
+    {0x4582, 0, 4, 2, 11, 0},       // c.lwsp a1, 0(sp)
+    {0x65a2, 0, 8, 2, 11, 8},       // c.ldsp a1, 8(sp)
+    {0xc02e, 1, 4, 2, 11, 0},       // c.swsp a1, 0(sp)
+    {0xe42e, 1, 8, 2, 11, 8},       // c.sdsp a1, 8(sp)
+};
+
+static void only_what_begins_in_a_device_is_its(void **state) {
+    static const gpa_t clint = GUEST_CLINT + 0x4000;
+    uint64_t *regs = vcpus[0].regs;
+    mmode_init();
+    for (unsigned i = 0; i < LENGTH(parts); i++) {
+        bool is_store = parts[i].store;
+        unsigned cause = is_store ? CAUSE_STORE_GUEST_PAGE_FAULT
+                                  : CAUSE_LOAD_GUEST_PAGE_FAULT;
+        set_code((const char *)&parts[i].inst, 4, PC);
+        // It begins in the device, and is done.
+        struct access a = {.store = true, .width = 8, .reg = 5};
+        regs[5] = 0x1122334455667788;
+        assert_true(access_device(&vcpus[0], &a, clint));
+        regs[parts[i].reg] = 0x6655443322110099;
+        regs[parts[i].base] = clint - parts[i].offset;
+        leave(cause, clint, clint, 0);
+        assert_int_equal(csrs.sepc,
+                         GUEST_RAM + PC + ((parts[i].inst & 3) == 3 ? 4 : 2));
+        a.store = false;
+        assert_true(access_device(&vcpus[0], &a, clint));
+        uint64_t mask = -1ul >> (64 - 8 * parts[i].width);
+        uint64_t of_memory = is_store ? regs[5] : regs[parts[i].reg];
+        assert_int_equal(of_memory & mask,
+                         (is_store ? 0x6655443322110099 : 0x1122334455667788) &
+                             mask);
+        // It begins before, on another page, and only its rest is there.
+        for (unsigned before = 1; before < parts[i].width; before++) {
+            regs[parts[i].reg] = 0x77;
+            regs[parts[i].base] = GUEST_CLINT - before - parts[i].offset;
+            leave(cause, GUEST_CLINT, GUEST_CLINT, 0);
+            assert_int_equal(csrs.sepc, 0); // M-mode's trap vector
+            a.value = 1;
+            assert_true(access_device(&vcpus[0], &a, GUEST_CLINT));
+            assert_int_equal(a.value, 0);
+            if (!is_store)
+                assert_int_equal(regs[parts[i].reg], 0x77);
+        }
+    }
+}
+
 TESTS(test_mmio, T(instructions_are_decoded), T(a_load_fills_the_register),
       T(x0_stays_0), T(a_store_is_cut_to_its_width),
       T(what_no_device_takes_faults), T(without_htinst_the_code_is_read),
       T(exits_are_recorded), T(code_that_is_gone_is_fetched_again),
       T(a_fetch_faults_as_one), T(a_walk_outside_ram_faults),
-      T(an_amo_faults_as_a_store), T(other_instructions_fault))
+      T(an_amo_faults_as_a_store), T(other_instructions_fault),
+      T(a_part_of_an_access_faults), T(only_what_begins_in_a_device_is_its))

@@ -29,6 +29,11 @@ static void fails(struct sbiret ret, long error) {
 
 static void what_is_not_there_is_not_supported(void **state) {
     static const uint64_t wrong[][2] = {
+        {3, 0}, // SBI 0.1's for other harts
+        {4, 0},
+        {5, 0},
+        {6, 0},
+        {7, 0},
         {9, 0},
         {15, 0},
         {0x11, 0},
@@ -47,8 +52,12 @@ static void what_is_not_there_is_not_supported(void **state) {
         {SBI_EXT_DBCN, 1ul << 32},
         {0x0a000000, 0}, // firmware specific
     };
-    for (unsigned i = 0; i < LENGTH(wrong); i++)
-        fails(sbi(wrong[i][0], wrong[i][1], 1, 2, 3), SBI_ERR_NOT_SUPPORTED);
+    for (unsigned i = 0; i < LENGTH(wrong); i++) {
+        struct sbiret ret = sbi(wrong[i][0], wrong[i][1], 1, 2, 3);
+        assert_int_equal(ret.error, SBI_ERR_NOT_SUPPORTED);
+        assert_int_equal(ret.value, wrong[i][0] <= LEGACY_SHUTDOWN ? 2 : 0);
+        assert_int_equal(calls_made, 0);
+    }
 }
 
 static void base_says_who_we_are(void **state) {
@@ -58,8 +67,20 @@ static void base_says_who_we_are(void **state) {
     static const struct {
         uint64_t id;
         bool there;
-    } probes[] = {{0, 1},           {8, 1},        {9, 0}, {SBI_EXT_DBCN, 1},
-                  {SBI_EXT_HSM, 1}, {0x504d55, 0}, {-1, 0}};
+    } probes[] = {{0, 1},
+                  {1, 1},
+                  {2, 1},
+                  {3, 0},
+                  {4, 0},
+                  {5, 0},
+                  {6, 0},
+                  {7, 0},
+                  {8, 1},
+                  {9, 0},
+                  {SBI_EXT_DBCN, 1},
+                  {SBI_EXT_HSM, 1},
+                  {0x504d55, 0},
+                  {-1, 0}};
     for (unsigned i = 0; i < LENGTH(probes); i++) {
         struct sbiret ret = sbi(SBI_EXT_BASE, 3, probes[i].id, 0, 0);
         assert_int_equal(ret.value, probes[i].there);
@@ -88,8 +109,15 @@ static void masks_name_harts_that_there_are(void **state) {
     asked(SBI_EXT_IPI, 0, 0xf, 0);
     sbi(SBI_EXT_IPI, 0, 1, 3, 0);
     asked(SBI_EXT_IPI, 0, 1, 3);
-    sbi(SBI_EXT_IPI, 0, 0, 99, 0); // nobody
-    asked(SBI_EXT_IPI, 0, 0, 99);
+    // Nobody, wherever the mask begins.
+    static const uint64_t bases[] = {0, 3, 4, 99, 1ul << 63, -2ul};
+    for (unsigned i = 0; i < LENGTH(bases); i++) {
+        fails(sbi(SBI_EXT_IPI, 0, 0, bases[i], 0), 0);
+        for (unsigned function = 0; function < 3; function++)
+            fails(sbi(SBI_EXT_RFENCE, function, 0, bases[i], 0), 0);
+    }
+    sbi(SBI_EXT_IPI, 0, 0, -1, 0); // all, whatever the mask
+    asked(SBI_EXT_IPI, 0, 0, -1);
     sbi(SBI_EXT_IPI, 0, 99, -1, 0); // everybody
     asked(SBI_EXT_IPI, 0, 99, -1);
     fails(sbi(SBI_EXT_IPI, 0, 0x10, 0, 0), SBI_ERR_INVALID_PARAM);
@@ -131,6 +159,37 @@ static void harts_start_in_ram(void **state) {
     assert_int_equal(calls_made, 0);
 }
 
+// The firmware's IPI for hart 2, and our fence before that.
+static const gpa_t start_pc = GUEST_RAM + 0x100;
+static unsigned fences_then;
+static void started_is_complete(void) {
+    fences_then = calls_made ? fences_then : fences;
+    assert_int_equal(vcpus[2].state, HART_START_PENDING);
+    assert_int_equal(vcpus[2].start.opaque, 77);
+    assert_int_equal(vcpus[2].start.pc, start_pc);
+}
+static struct sbiret pending(const struct call *call) {
+    assert_int_equal(call->id, SBI_EXT_IPI);
+    assert_int_equal(call->a[0], 1 << 2);
+    assert_int_equal(call->a[1], 0);
+    started_is_complete();
+    assert_int_equal(fences, 1);
+    calls_made++;
+    return (struct sbiret){0};
+}
+
+static void a_start_is_complete_before_the_ipi(void **state) {
+    vcpus[2].state = HART_STOPPED;
+    at_fence = started_is_complete;
+    the_firmware = pending;
+    calls_made = 0;
+    struct sbiret ret = start_hart(2, start_pc, 77);
+    assert_int_equal(ret.error, 0);
+    assert_int_equal(calls_made, 1);
+    assert_int_equal(fences_then, 1);
+    assert_int_equal(vcpus[2].state, HART_START_PENDING);
+}
+
 // An exit after which hart 0 is stopped.
 #define stops(...)                                                             \
     do {                                                                       \
@@ -152,8 +211,13 @@ static void suspended_harts_come_back(void **state) {
     uint64_t *a = &vcpus[0].regs[10], non_retentive = 0x80000000;
     a[0] = non_retentive, a[1] = pc, a[2] = 77, a[6] = HART_SUSPEND;
     a[7] = SBI_EXT_HSM;
+    // An external interrupt was shown, and another hart may have claimed it.
+    csrs.hvip = HVIP_VSEIP;
+    csrs.sie = SIP_SSIP;
     assert_int_equal(how_ends(leave(CAUSE_VIRTUAL_SUPERVISOR_ECALL, 0, 0, 0)),
                      ENTERED);
+    assert_int_equal(csrs.hvip, 0);
+    assert_true(csrs.sie & SIP_SEIP);
     assert_int_equal(csrs.sepc, pc);
     assert_int_equal(a[0], 0); // the hart's number
     assert_int_equal(a[1], 77);
@@ -177,7 +241,7 @@ static struct sbiret stopping(const struct call *call) {
 }
 
 static void resets(void **state) {
-    firmware = stopping;
+    the_firmware = stopping;
     vcpus[1].state = HART_STOPPED;
     for (uint64_t type = 0; type < 3; type++) {
         host.resetting = 0;
@@ -231,48 +295,30 @@ static void the_console_reads_and_writes_ram(void **state) {
         fails(sbi(SBI_EXT_DBCN, f, 1, HOST_RAM, 0), SBI_ERR_INVALID_PARAM);
         fails(sbi(SBI_EXT_DBCN, f, 0, last, 0), 0);
     }
-    firmware = no_key;
+    the_firmware = no_key;
     assert_int_equal(sbi(SBI_EXT_DBCN, CONSOLE_READ, 5, last, 0).value, 3);
     assert_memory_equal(text, "bcdt!", 5);
 }
 
+// Their answers are in a0 alone.
 static void the_old_calls(void **state) {
-    uint8_t *mask = ram(GUEST_RAM);
-    *mask = 0xf5;
-    sbi(LEGACY_SEND_IPI, 9, GUEST_RAM, 0, 0);
-    asked(SBI_EXT_IPI, 0, 5, 0);
-    sbi(LEGACY_SEND_IPI, 0, 0, 0, 0);
-    asked(SBI_EXT_IPI, 0, 0xf, 0);
-    sbi(5, 0, GUEST_RAM, 0, 0);
-    asked(SBI_EXT_RFENCE, SBI_REMOTE_FENCE_I, 5, 0);
-    sbi(6, 0, GUEST_RAM, 11, 22);
-    asked(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_VVMA, 5, 0);
-    assert_int_equal(calls[0].a[2], 11);
-    assert_int_equal(calls[0].a[3], 22);
-    sbi(7, 0, 0, 0, 0);
-    asked(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_VVMA_ASID, 0xf, 0);
-    csrs.hvip = HVIP_VSSIP;
-    assert_int_equal(sbi(LEGACY_CLEAR_IPI, 0, 0, 0, 0).error, 1);
-    assert_int_equal(sbi(LEGACY_CLEAR_IPI, 0, 0, 0, 0).error, 0);
-    sbi(LEGACY_PUTCHAR, 0, 'x', 0, 0);
-    asked(LEGACY_PUTCHAR, 0, 'x', 0);
-    sbi(LEGACY_SHUTDOWN, 0, 0, 0, 0);
-    asked(LEGACY_SHUTDOWN, 0, 0, 0);
-    // A mask that can't be read: as if the guest itself had tried.
-    vcpus[0].regs[10] = 0x10;
-    vcpus[0].regs[17] = LEGACY_SEND_IPI;
-    calls_made = 0;
-    csrs.vstvec = 0x8000;
-    leave(CAUSE_VIRTUAL_SUPERVISOR_ECALL, 0, 0, 0);
-    assert_int_equal(calls_made, 0);
-    assert_int_equal(csrs.sepc, 0x8000);
-    assert_int_equal(csrs.vscause, CAUSE_LOAD_PAGE);
-    assert_int_equal(csrs.vstval, 0x10);
-    assert_int_equal(vcpus[0].regs[10], 0x10);
+    answer = (struct sbiret){65, 66};
+    static const uint64_t passed_on[] = {LEGACY_PUTCHAR, LEGACY_GETCHAR,
+                                         LEGACY_SHUTDOWN};
+    for (unsigned i = 0; i < LENGTH(passed_on); i++) {
+        struct sbiret ret = sbi(passed_on[i], 0, 'x', 4, 0);
+        asked(passed_on[i], 0, 'x', 4);
+        assert_int_equal(ret.error, 65);
+        assert_int_equal(ret.value, 4);
+    }
+    struct sbiret ret = sbi(LEGACY_SET_TIMER, 9, 1234, 4, 0);
+    assert_int_equal(csrs.vstimecmp, 1234);
+    assert_int_equal(ret.error, 0);
+    assert_int_equal(ret.value, 4);
 }
 
 TESTS(test_sbi, T(what_is_not_there_is_not_supported), T(base_says_who_we_are),
       T(the_timer), T(masks_name_harts_that_there_are), T(harts_start_in_ram),
-      T(harts_stop), T(suspended_harts_come_back), T(resets),
-      T(who_is_to_stop_stops), T(the_console_reads_and_writes_ram),
-      T(the_old_calls))
+      T(a_start_is_complete_before_the_ipi), T(harts_stop),
+      T(suspended_harts_come_back), T(resets), T(who_is_to_stop_stops),
+      T(the_console_reads_and_writes_ram), T(the_old_calls))

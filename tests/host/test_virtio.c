@@ -17,6 +17,92 @@ static uint32_t read32(unsigned offset) {
     return vcpus[0].regs[5];
 }
 
+// What the relay does with the device's registers, with our table and ring, and
+// with the guest's rings: its loads, stores and fences, one after the other.
+static struct event {
+    enum { LOAD, STORE, FENCE } what;
+    const volatile void *at;
+    unsigned width;
+    uint64_t value; // there afterwards
+} events[20000];
+static unsigned count;
+
+// The queue whose table is looked at between any two of them.
+static struct queue *const queue = &slots[0].queue[0];
+
+static void look(void) {
+    hpa_t start = (hpa_t)ram(GUEST_RAM);
+    for (unsigned i = 0; queue->ours && queue->ready && i < 2 * NUM; i++) {
+        struct desc d = queue->ours->desc[i];
+        assert_true(d.addr - start <= GUEST_RAM_SIZE);
+        assert_true(d.next < MAX_QUEUE_SIZE);
+        assert_false(d.flags & ~(DESC_F_NEXT | DESC_F_WRITE));
+    }
+}
+
+static void finish_last(void) {
+    if (count && events[count - 1].what != FENCE)
+        memcpy(&events[count - 1].value, (const void *)events[count - 1].at,
+               events[count - 1].width);
+}
+
+static bool within(const volatile void *at, const volatile void *from,
+                   size_t n) {
+    return (hpa_t)at - (hpa_t)from < n;
+}
+
+static void note(bool store, const volatile void *at, unsigned width) {
+    bool ours = queue->ours && within(at, queue->ours, sizeof *queue->ours);
+    bool guests = within(at, ram(GUEST_RAM), GUEST_RAM_SIZE);
+    if (!ours && !guests && !within(at, reg(0, 0), CONFIG_END))
+        return;
+    finish_last();
+    if (store)
+        look();
+    assert_true(count < LENGTH(events));
+    events[count++] = (struct event){store ? STORE : LOAD, at, width, 0};
+}
+
+static void note_fence(void) {
+    void (*was)(bool, const volatile void *, unsigned) = at_access;
+    at_access = NULL;
+    finish_last();
+    look();
+    assert_true(count < LENGTH(events));
+    events[count++] = (struct event){.what = FENCE};
+    at_access = was;
+}
+
+// What the hypervisor does meanwhile.
+#define watch(...)                                                             \
+    do {                                                                       \
+        count = 0;                                                             \
+        at_fence = note_fence;                                                 \
+        at_access = note;                                                      \
+        __VA_ARGS__;                                                           \
+        at_access = NULL;                                                      \
+        at_fence = NULL;                                                       \
+        finish_last();                                                         \
+        look();                                                                \
+    } while (0)
+
+// The one event of the kind, which must be there.
+static unsigned when(unsigned what, const volatile void *at) {
+    unsigned found = 0, n = 0;
+    for (unsigned i = 0; i < count; i++)
+        if (events[i].what == what && events[i].at == at)
+            found = i, n++;
+    assert_int_equal(n, 1);
+    return found;
+}
+
+static void fence_between(unsigned first, unsigned second) {
+    assert_true(first < second);
+    while (++first < second && events[first].what != FENCE)
+        ;
+    assert_true(first < second);
+}
+
 static int setup(void **state) {
     reset_machine();
     memset(slots, 0, sizeof slots);
@@ -24,6 +110,8 @@ static int setup(void **state) {
     devices_reset();
     *reg(1, R_VERSION) = 1;   // a legacy device
     *reg(2, R_DEVICE_ID) = 0; // nothing
+    *reg(2, R_FEATURES) = 0;
+    at_access = NULL;
     virtio_init();
     return 0;
 }
@@ -35,7 +123,8 @@ static void slots_are_found(void **state) {
     assert_null(slots[3].host); // not in the host's device tree
     assert_ptr_equal(slots[7].host, reg(7, 0));
     assert_string_equal(said,
-                        "hv: slot 1: unknown, or not force-legacy=false\r\n");
+                        "hv: slot 1: unknown, or lacks force-legacy=false or "
+                        "event_idx\r\n");
     // An empty slot may be read without an exit.  What we leave out reads as 0.
     write32(PAGE + STATUS, 5);
     assert_int_equal(read32(PAGE + VERSION), 0);
@@ -65,20 +154,64 @@ static void registers_have_32_bits(void **state) {
     assert_true(store(4, AT(STATUS), 1));
 }
 
-static void the_devices_own_have_all_widths(void **state) {
-    for (unsigned width = 1; width <= 8; width *= 2) {
-        uint64_t value = 0x8899aabbccddeeff, mask = -1ul >> (64 - 8 * width);
-        assert_true(store(8, AT(CONFIG + 16), 0));
-        assert_true(store(width, AT(CONFIG + 16), value));
-        assert_true(load(LD, AT(CONFIG + 16)));
-        assert_int_equal(vcpus[0].regs[5], value & mask);
-        if (width < 8)
-            assert_true(load(LBU + __builtin_ctz(width), AT(CONFIG + 16)));
-        assert_int_equal(vcpus[0].regs[5], value & mask);
+// A device that has not what we need is as good as none.
+static void a_device_must_have_event_idx(void **state) {
+    *reg(0, R_FEATURES) = ~F_EVENT_IDX;
+    memset(slots, 0, sizeof slots);
+    said[0] = 0;
+    *reg(1, R_DEVICE_ID) = 0;
+    virtio_init();
+    assert_null(slots[0].host);
+    assert_ptr_equal(slots[7].host, reg(7, 0));
+    assert_string_equal(said,
+                        "hv: slot 0: unknown, or lacks force-legacy=false "
+                        "or event_idx\r\n");
+    // The word of features that it is asked for is the first.
+    *reg(0, DEVICE_FEATURES_SEL / 4) = 1;
+    virtio_init();
+    assert_int_equal(*reg(0, DEVICE_FEATURES_SEL / 4), 0);
+}
+
+// The device has seen this, between two fences: the lock's own order is about
+// memory alone.
+static void is_one_access(unsigned what, unsigned offset, unsigned width) {
+    assert_int_equal(count, 3);
+    assert_int_equal(events[0].what, FENCE);
+    assert_int_equal(events[1].what, what);
+    assert_ptr_equal(events[1].at, (hpa_t)reg(0, 0) + offset);
+    assert_int_equal(events[1].width, width);
+    assert_int_equal(events[2].what, FENCE);
+}
+
+// The configuration space has fields of 8, 16 and 32 bits, and one access for
+// each (virtio 1.2, 4.2.2.2).
+static void the_devices_own_have_their_widths(void **state) {
+    volatile uint64_t *config = (volatile uint64_t *)reg(0, CONFIG / 4);
+    const uint64_t before = 0x0102030405060708, value = 0x8899aabbccddeeff;
+    for (unsigned width = 1; width <= 4; width *= 2) {
+        for (unsigned at = 0; at < 8; at += width) {
+            uint64_t mask = -1ul >> (64 - 8 * width) << 8 * at;
+            config[2] = before;
+            watch(assert_true(store(width, AT(CONFIG + 16 + at), value)));
+            is_one_access(STORE, CONFIG + 16 + at, width);
+            assert_int_equal(config[2],
+                             (before & ~mask) | (value << 8 * at & mask));
+            unsigned unsigned_load = LBU + __builtin_ctz(width);
+            watch(assert_true(load(unsigned_load, AT(CONFIG + 16 + at))));
+            is_one_access(LOAD, CONFIG + 16 + at, width);
+            assert_int_equal(vcpus[0].regs[5], value & mask >> 8 * at);
+        }
+        assert_true(store(width, AT(CONFIG_END - width), value));
+        assert_true(load(LBU + __builtin_ctz(width), AT(CONFIG_END - width)));
+        assert_false(store(width, AT(CONFIG_END), value));
+        assert_false(load(LBU + __builtin_ctz(width), AT(CONFIG_END)));
     }
-    assert_true(load(LD, AT(CONFIG_END - 8)));
-    assert_false(load(LD, AT(CONFIG_END)));
-    assert_false(store(4, AT(CONFIG_END), 1));
+    config[2] = before;
+    assert_false(store(8, AT(CONFIG + 16), value));
+    assert_false(load(LD, AT(CONFIG + 16)));
+    assert_int_equal(config[2], before);
+    assert_false(store(4, AT(CONFIG + 18), 1));
+    assert_false(load(LW, AT(CONFIG + 18)));
 }
 
 static void features_are_filtered(void **state) {
@@ -89,30 +222,112 @@ static void features_are_filtered(void **state) {
     write32(DEVICE_FEATURES_SEL, 2);
     assert_int_equal(read32(DEVICE_FEATURES), 0);
     assert_int_equal(*reg(0, DEVICE_FEATURES_SEL / 4), 2);
-    write32(DRIVER_FEATURES_SEL, 1);
-    write32(DRIVER_FEATURES, 1);
-    assert_int_equal(*reg(0, R_DRIVER_FEATURES), 1);
-    write32(DRIVER_FEATURES_SEL, 0);
-    write32(DRIVER_FEATURES, 0x00ffffff);
-    assert_int_equal(*reg(0, R_DRIVER_FEATURES), 0x20ffffff);
-    write32(STATUS, OK);
+}
+
+static void write_features(uint32_t sel, uint32_t value) {
+    write32(DRIVER_FEATURES_SEL, sel);
+    write32(DRIVER_FEATURES, value);
+}
+
+// The device gets both words when the driver says that these are all, and with
+// its own selector, and nothing before.
+static void gets_features(uint32_t word0, uint32_t word1) {
+    const struct {
+        unsigned reg;
+        uint32_t value;
+    } stores[] = {{DRIVER_FEATURES_SEL, 0},
+                  {DRIVER_FEATURES, word0},
+                  {DRIVER_FEATURES_SEL, 1},
+                  {DRIVER_FEATURES, word1},
+                  {STATUS, OK}};
+    unsigned n = 0;
+    watch(write32(STATUS, OK));
+    for (unsigned i = 0; i < count; i++)
+        if (events[i].what == STORE &&
+            within(events[i].at, reg(0, 0), CONFIG)) {
+            assert_true(n < LENGTH(stores));
+            assert_ptr_equal(events[i].at, reg(0, stores[n].reg / 4));
+            assert_int_equal(events[i].value, stores[n].value);
+            n++;
+        }
+    assert_int_equal(n, LENGTH(stores));
     assert_int_equal(read32(STATUS), OK);
+}
+
+static void the_driver_s_features_are_passed_on(void **state) {
+    enum { NONE, FIRST, SECOND, FIRST_SECOND, SECOND_FIRST, ORDERS };
+    for (unsigned order = 0; order < ORDERS; order++) {
+        write32(STATUS, 0);
+        *reg(0, R_DRIVER_FEATURES) = 0x1234;
+        *reg(0, DRIVER_FEATURES_SEL / 4) = 0x77;
+        bool first = order != NONE && order != SECOND;
+        bool second = order != NONE && order != FIRST;
+        if (order == FIRST || order == FIRST_SECOND)
+            write_features(0, 0x00abcdef);
+        if (second)
+            write_features(1, 1);
+        if (order == SECOND_FIRST)
+            write_features(0, 0x00abcdef);
+        write32(STATUS, 3);
+        assert_int_equal(*reg(0, R_DRIVER_FEATURES), 0x1234);
+        assert_int_equal(*reg(0, DRIVER_FEATURES_SEL / 4), 0x77);
+        gets_features(F_EVENT_IDX | (first ? 0x00abcdef : 0), second);
+    }
+}
+
+// What it has written last counts.
+static void features_may_be_written_again(void **state) {
+    write_features(0, 7);
+    write_features(0, 2);
+    write_features(1, 1);
+    write_features(1, 0);
+    gets_features(F_EVENT_IDX | 2, 0);
+    write_features(1, 1);
+    write32(STATUS, 0);
+    gets_features(F_EVENT_IDX, 0); // nothing is left of the old ones
+}
+
+static void status_has_8_bits(void **state) {
+    write32(STATUS, OK);
+    write32(QUEUE_SEL, 1);
+    write32(STATUS, 0x100); // 0: a reset
+    assert_int_equal(read32(STATUS), 0);
+    assert_int_equal(slots[0].queue_sel, 0);
 }
 
 static void an_unknown_feature_is_refused(void **state) {
     static const uint32_t unknown[][2] = {
         {0, 1 << 24}, {0, 1 << 29}, {1, 2}, {1, 1u << 31}, {2, 1}};
     for (unsigned i = 0; i < LENGTH(unknown); i++) {
-        write32(DRIVER_FEATURES_SEL, unknown[i][0]);
-        write32(DRIVER_FEATURES, unknown[i][1]);
-        assert_int_equal(*reg(0, R_DRIVER_FEATURES),
-                         unknown[i][0] ? 0 : F_EVENT_IDX);
+        *reg(0, R_DRIVER_FEATURES) = 0x1234;
+        write_features(unknown[i][0], unknown[i][1]);
         write32(STATUS, OK);
         assert_int_equal(read32(STATUS), 3);
+        assert_int_equal(*reg(0, R_DRIVER_FEATURES), 0x1234);
         write32(STATUS, 0);
         write32(STATUS, OK);
         assert_int_equal(read32(STATUS), OK);
+        write32(STATUS, 0);
     }
+}
+
+static void a_reset_forgets_the_selectors(void **state) {
+    struct slot *s = &slots[0];
+    write_features(1, 1);
+    write32(DEVICE_FEATURES_SEL, 1);
+    write32(QUEUE_SEL, 3);
+    assert_int_equal(*reg(0, DEVICE_FEATURES_SEL / 4), 1);
+    assert_int_equal(*reg(0, R_QUEUE_SEL), 3);
+    write32(STATUS, 0);
+    assert_int_equal(s->device_sel | s->driver_sel | s->queue_sel, 0);
+    assert_int_equal(s->features[0] | s->features[1], 0);
+    assert_int_equal(*reg(0, DEVICE_FEATURES_SEL / 4), 0);
+    assert_int_equal(*reg(0, R_QUEUE_SEL), 0);
+    // Word 0 is offered, word 0 is meant, and so is queue 0.
+    *reg(0, R_FEATURES) = -1;
+    assert_int_equal(read32(DEVICE_FEATURES), 0x00ffffff);
+    write32(DRIVER_FEATURES, 5);
+    assert_int_equal(s->features[0], 5);
 }
 
 // From when the features are negotiated its page can be read.
@@ -182,6 +397,9 @@ static void a_queue_must_be_in_ram(void **state) {
     // Once it is ready nothing about it changes.
     write32(QUEUE_NUM, 4);
     write32(QUEUE_DESC_LOW, 0);
+    *reg(0, R_QUEUE_READY) = 0x77;
+    write32(QUEUE_READY, 1);
+    assert_int_equal(*reg(0, R_QUEUE_READY), 0x77);
     assert_int_equal(slots[0].queue[0].num, NUM);
     assert_int_equal(*reg(0, R_QUEUE_NUM), NUM);
     write32(QUEUE_READY, 0);
@@ -302,7 +520,9 @@ static void there_are_64_queues(void **state) {
     write32(QUEUE_READY, 1);
     assert_int_equal(read32(QUEUE_READY), 0);
     write32(QUEUE_SEL, 0);
-    write32(0x0fc, 1); // no register
+    write32(QUEUE_DESC_LOW - 4, 1); // no register
+    write32(0x0fc, 1);
+    assert_int_equal(*reg(0, QUEUE_DESC_LOW / 4 - 1), 0);
     assert_int_equal(*reg(0, 0x0fc / 4), 0);
 }
 
@@ -319,11 +539,167 @@ static void an_acknowledge_asks_for_the_next_interrupt(void **state) {
     assert_int_equal(slots[0].queue[0].ours->avail[RING + NUM], 5);
 }
 
+static void the_lock_has_a_fence_at_each_end(void **state) {
+    watch(write32(QUEUE_SEL, 3));
+    is_one_access(STORE, QUEUE_SEL, 4);
+    watch(read32(STATUS));
+    is_one_access(LOAD, STATUS, 4);
+}
+
+// A notification: the guest's index, then its entries, then ours, then our
+// index, and only then the device hears of it.
+static void a_notification_is_in_order(void **state) {
+    begin();
+    set_desc(3, GUEST_RAM + DATA_AT, 16, 0, 0);
+    watch(publish(1, 3));
+    uint16_t *guests = ram(GUEST_RAM + AVAIL_AT);
+    const struct desc *guests_desc = ram(GUEST_RAM + DESC_AT);
+    volatile uint16_t *ours = queue->ours->avail;
+    // publish() itself wrote the guest's
+    unsigned theirs = when(LOAD, &guests[IDX]);
+    fence_between(theirs, when(LOAD, &guests[RING]));
+    unsigned entry = when(STORE, &ours[RING]), idx = when(STORE, &ours[IDX]);
+    unsigned told = when(STORE, reg(0, R_NOTIFY));
+    fence_between(entry, idx);
+    fence_between(when(STORE, &queue->ours->desc[3].addr), idx);
+    fence_between(when(STORE, &queue->ours->desc[3].flags), idx);
+    fence_between(idx, told);
+    assert_int_equal(events[idx].value, 1);
+    fence_between(told, count);
+    // Each field of the guest's is read once.
+    when(LOAD, &guests_desc[3].addr);
+    when(LOAD, &guests_desc[3].len);
+    when(LOAD, &guests_desc[3].flags);
+    when(LOAD, &guests_desc[3].next);
+}
+
+static void the_rings_are_ready_before_the_queue_is(void **state) {
+    begin();
+    set_desc(0, GUEST_RAM + DATA_AT, 16, 0, 0);
+    publish(1, 0);
+    write32(QUEUE_READY, 0);
+    *reg(0, R_QUEUE_READY) = 0x77;
+    watch(write32(QUEUE_READY, 1));
+    unsigned ready = when(STORE, reg(0, R_QUEUE_READY)), last = ready;
+    while (events[--last].what != FENCE)
+        ; // before that, all that the device will look at
+    assert_true(last > 8);
+    for (unsigned i = last; i < ready; i++)
+        assert_int_equal(events[i].what, FENCE);
+    for (unsigned part = 0; part < 3; part++)
+        for (unsigned half = 0; half < 2; half++)
+            assert_true(when(STORE, reg(0, R_DESC + 4 * part + half)) < last);
+    assert_true(when(STORE, reg(0, R_QUEUE_NUM)) < last);
+    assert_int_equal(queue->ours->avail[IDX], 0);
+    assert_int_equal(queue->ours->avail[RING], 0);
+    // A new table is in the guest's RAM as a whole before the device sees it.
+    queue->ours = NULL;
+    queue->ready = false;
+    watch(write32(QUEUE_READY, 1));
+    for (unsigned i = 0; i < MAX_QUEUE_SIZE; i++)
+        assert_int_equal(queue->ours->desc[i].addr, (hpa_t)ram(GUEST_RAM));
+    for (unsigned i = when(STORE, reg(0, R_QUEUE_READY)) + 1; i < count; i++)
+        assert_int_not_equal(events[i].what, STORE);
+}
+
+static void the_acknowledge_comes_before_the_look(void **state) {
+    begin();
+    volatile uint16_t *used = ram(GUEST_RAM + USED_AT);
+    volatile uint16_t *event = &queue->ours->avail[RING + NUM];
+    used[IDX] = 5;
+    watch(write32(INTERRUPT_ACK, 1));
+    unsigned ack = when(STORE, reg(0, INTERRUPT_ACK / 4));
+    unsigned asked = when(STORE, event), looks[2], n = 0;
+    for (unsigned i = 0; i < count; i++)
+        if (events[i].what == LOAD && events[i].at == &used[IDX])
+            looks[n++ % 2] = i;
+    assert_int_equal(n, 2);
+    fence_between(ack, looks[0]);
+    fence_between(ack, asked);
+    fence_between(asked, looks[1]); // for what came meanwhile
+}
+
+// The device uses a descriptor at the moment that we look.
+static uint16_t uses;
+static void device_goes_on(void) {
+    volatile uint16_t *used = ram(GUEST_RAM + USED_AT);
+    if (queue->ours->avail[RING + NUM] == used[IDX] && uses)
+        used[IDX]++, uses--;
+}
+
+static void what_is_used_meanwhile_is_seen(void **state) {
+    volatile uint16_t *used = ram(GUEST_RAM + USED_AT);
+    for (unsigned times = 0; times < 3; times++) {
+        begin();
+        used[IDX] = 5;
+        uses = times;
+        at_fence = device_goes_on;
+        write32(INTERRUPT_ACK, 1);
+        at_fence = NULL;
+        assert_int_equal(queue->ours->avail[RING + NUM], 5 + times);
+    }
+    // A device that never ends does not keep us.
+    uses = 60000;
+    at_fence = device_goes_on;
+    write32(INTERRUPT_ACK, 1);
+    at_fence = NULL;
+    assert_true(uses >= 60000 - NUM - 2);
+}
+
+static void no_field_is_ever_wrong(void **state) {
+    begin();
+    for (unsigned i = 0; i < NUM; i++) {
+        struct desc d = queue->ours->desc[i];
+        assert_int_equal(d.addr, (hpa_t)ram(GUEST_RAM));
+        assert_int_equal(d.len | d.flags | d.next, 0);
+    }
+    // watch() looks between any two stores; here is where chains go wrong.
+    const struct desc wrong[] = {{0, 16, 0, 0},
+                                 {GUEST_RAM + END, 1, 0, 0},
+                                 {GUEST_RAM, 8, 4, 0},
+                                 {GUEST_RAM, 8, F_NEXT, NUM},
+                                 {GUEST_RAM, 8, F_NEXT, 0xffff},
+                                 {GUEST_RAM, 8, F_NEXT, 0}};
+    for (unsigned i = 0; i < LENGTH(wrong); i++)
+        for (unsigned at = 1; at < NUM; at++) {
+            begin();
+            for (unsigned j = 0; j < NUM; j++)
+                set_desc(j, GUEST_RAM + DATA_AT + j, 16, F_NEXT | F_WRITE,
+                         j + 1);
+            struct desc old = queue->ours->desc[at], now;
+            ((struct desc *)ram(GUEST_RAM + DESC_AT))[at] = wrong[i];
+            watch(publish(1, 0));
+            // What was right is there, and what was not has not changed.
+            for (unsigned j = 0; j < at; j++)
+                assert_int_equal(queue->ours->desc[j].addr,
+                                 (hpa_t)ram(GUEST_RAM + DATA_AT + j));
+            now = queue->ours->desc[at];
+            if (i < LENGTH(wrong) - 1)
+                assert_memory_equal(&now, &old, sizeof now);
+            assert_int_equal(queue->ours->avail[RING], 0xffff);
+            devices_look();
+            assert_int_equal(device_run(0), 0);
+        }
+    // The last descriptor's next leads nowhere, whatever the guest's says.
+    begin();
+    set_desc(2, GUEST_RAM, 8, 0, 0xffff);
+    watch(publish(1, 2));
+    assert_int_equal(queue->ours->desc[2].next, 0);
+    assert_int_equal(queue->ours->avail[RING], 2);
+}
+
 #define V(function) cmocka_unit_test_setup(function, setup)
 TESTS(test_virtio, V(slots_are_found), V(only_known_kinds_are_passed_on),
-      V(registers_have_32_bits), V(the_devices_own_have_all_widths),
-      V(features_are_filtered), V(an_unknown_feature_is_refused),
-      V(the_registers_are_mapped), V(a_queue_must_be_in_ram),
-      V(a_chain_is_translated), V(the_longest_chain_fits),
-      V(a_wrong_descriptor_stops_the_queue), V(a_notification_needs_a_queue),
-      V(there_are_64_queues), V(an_acknowledge_asks_for_the_next_interrupt))
+      V(a_device_must_have_event_idx), V(registers_have_32_bits),
+      V(the_devices_own_have_their_widths), V(features_are_filtered),
+      V(the_driver_s_features_are_passed_on), V(features_may_be_written_again),
+      V(a_reset_forgets_the_selectors), V(status_has_8_bits),
+      V(an_unknown_feature_is_refused), V(the_registers_are_mapped),
+      V(a_queue_must_be_in_ram), V(a_chain_is_translated),
+      V(the_longest_chain_fits), V(a_wrong_descriptor_stops_the_queue),
+      V(a_notification_needs_a_queue), V(there_are_64_queues),
+      V(an_acknowledge_asks_for_the_next_interrupt),
+      V(the_lock_has_a_fence_at_each_end), V(a_notification_is_in_order),
+      V(the_rings_are_ready_before_the_queue_is),
+      V(the_acknowledge_comes_before_the_look),
+      V(what_is_used_meanwhile_is_seen), V(no_field_is_ever_wrong))

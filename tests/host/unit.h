@@ -5,7 +5,11 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+// Called before each load and store, if there is one (Makefile, unit.c).
+extern void (*at_access)(bool store, const volatile void *at, unsigned width);
+
 static inline int fresh(void **state) {
+    at_access = NULL;
     reset_machine();
     return 0;
 }
