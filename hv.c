@@ -10,9 +10,9 @@
 struct host host;
 struct vcpu vcpus[MAX_HARTS];
 
-// A guest that takes exception CAUSE at its own trap vector, where V is, does
-// so for ever, without a word.  So this is said for it: with the exception that
-// it WAS to deal with, from PC.
+// V takes exception CAUSE at its own trap vector.  A guest in that state takes
+// it again and again, for ever, and its user sees nothing.  So we say it, and
+// name the exception before, WAS, and the PC that it came from.
 void say_stuck(struct vcpu *v, uint64_t cause, uint64_t was, gva_t pc) {
     say_once("the guest's hart %lx can't go on: exception %lx at its trap "
              "vector, %lx, after exception %lx at %lx",
@@ -213,9 +213,9 @@ static void init_hart(struct vcpu *v) {
     csr_write(vsatp, 0);
     csr_write(hgatp, HGATP_MODE_SV39X4 | (hpa_t)host.root / PAGE);
     hfence_gvma();
-    // hgatp keeps only what the hart has, and without translation the guest
-    // would own the machine; htval may be 0, and no device could be found.  So
-    // see what happens at an address of the guest's where there is nothing.
+    // A hart that lacks this mode ignores it, and a guest without translation
+    // would own the machine.  A hart may also leave htval 0, and we could find
+    // no device.  So try an address of the guest's where there is nothing.
     const gpa_t nothing = GUEST_RAM - PAGE;
     if (hlvx_hu(nothing, 0) >= 0 || csr_read(htval) != nothing >> 2)
         die("hart %lx lacks Sv39x4, or leaves htval 0", v->hart);
@@ -262,8 +262,8 @@ _Noreturn void stop_hart(struct vcpu *v) {
             csr_clear(sip, SIP_SSIP);
             fence(); // first that, then a look at what it is about
         } while (!(pc = atomic_exchange(&v->start.pc, 0)));
-        // First state, then resetting; stop_others() does it the other way
-        // round.  So one of the two sees what the other has written.
+        // We write state, then read resetting.  stop_others() writes resetting,
+        // then reads state.  So at least one of us sees what the other wrote.
         v->state = HART_STARTED;
     } while (host.resetting);
     start_guest(v, pc, v->start.opaque);

@@ -93,11 +93,12 @@ static bool access_device(struct vcpu *v, struct access *a, gpa_t gpa) {
     return true;
 }
 
-// Whether the fault was not at the address at which A begins: an access that is
-// not aligned may begin in RAM and go on into a device, and the hart tells the
-// address of the part that it could not do.  Htinst says how far that is from
-// the beginning (its "Addr. Offset").  Without it we see that their lower bits
-// differ, because what goes over the end of a page is not aligned.
+// Whether A begins before the address that faulted.  An access that is not
+// aligned may begin in RAM and end in a device, and then the hart reports the
+// address where the device begins.  htinst says how far that is from the
+// beginning, in its field "Addr. Offset", where other instructions have their
+// base register.  Without htinst we compare the lower bits of both addresses:
+// they differ, because an access that crosses a page is not aligned.
 static bool begins_elsewhere(struct vcpu *v, struct access *a,
                              bool transformed) {
     return transformed

@@ -85,7 +85,7 @@ bool mmode_exception(struct vcpu *v, uint64_t cause, uint64_t tval) {
 // M-mode's bits of mip.  Its external interrupt is the one that S-mode is
 // shown.
 static uint64_t mip(struct vcpu *v) {
-    return (clint.msip[v->hart] & 1 ? MIP_MSIP : 0) |
+    return (clint.msip[v->hart] ? MIP_MSIP : 0) |
            (csr_read(time) >= clint.mtimecmp[v->hart] ? MIP_MTIP : 0) |
            (csr_read(hvip) & HVIP_VSEIP ? MIP_MEIP : 0);
 }

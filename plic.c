@@ -19,8 +19,8 @@ enum { CONTEXT = 0x200000, CONTEXT_SIZE = 0x1000 };
 
 // The register at OFFSET, if it is the guest's to change: a source's priority
 // or something of a vcpu's context.  Else NULL: the contexts between belong to
-// the firmware, in M-mode.  A guest that has an M-mode of its own gets for that
-// one the same context as for S-mode.
+// the firmware, in M-mode.  A guest that plays M-mode uses the context of its
+// S-mode in both.
 static volatile uint32_t *guests(uint64_t offset, bool mmode) {
     if (mmode && offset >= ENABLE)
         offset |= offset < CONTEXT ? ENABLE_SIZE : CONTEXT_SIZE;

@@ -44,7 +44,8 @@ _Noreturn void shut_down(uint32_t how) {
     if (host.test)
         *(volatile uint32_t *)host.test = how;
     else
-        host_sbi(SBI_EXT_SRST, 0, (uint64_t[5]){0, SBI_SRST_FAILURE});
+        host_sbi(SBI_EXT_SRST, 0,
+                 (uint64_t[5]){SBI_SRST_SHUTDOWN, SBI_SRST_FAILURE});
     for (;;)
         wfi();
 }

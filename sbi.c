@@ -136,9 +136,8 @@ static const struct extension {
     uint64_t first, last, last_function;
     struct sbiret (*call)(struct vcpu *v, uint64_t *a);
 } extensions[] = {
-    // SBI 0.1 (chapter 5): each function is an extension.  Those for other
-    // harts
-    // are not there: since SBI 0.2 there are IPI and RFENCE for that.
+    // SBI 0.1 (chapter 5): each function is an extension.  The ones for other
+    // harts are not there: since SBI 0.2 there are IPI and RFENCE for that.
     {LEGACY_SET_TIMER, LEGACY_SET_TIMER, -1, set_timer},
     {LEGACY_PUTCHAR, LEGACY_GETCHAR, -1, firmware},
     {LEGACY_SHUTDOWN, LEGACY_SHUTDOWN, -1, firmware},

@@ -57,9 +57,9 @@ enum { FLAGS, IDX, RING }; // of both others, in 16-bit words
 static struct slot {
     volatile uint32_t *host; // the device's registers; NULL: there are none
     uint32_t device_sel, driver_sel, queue_sel; // what these registers say
-    uint32_t features[2]; // that the driver wants, of those that we pass on
-    bool refused;         // it wanted one that it was not offered, too
-    unsigned queues;      // so many may be ready
+    uint32_t features[2];                       // that the driver has accepted
+    bool refused;    // it accepted one that was not offered
+    unsigned queues; // so many may be ready
     struct queue {
         bool ready;
         uint16_t translated;              // how far we are in the avail ring
@@ -240,7 +240,7 @@ static void write_register(unsigned n, unsigned reg, uint32_t value) {
         break;
     case STATUS: set_status(n, value); break;
     case QUEUE_SEL: s->host[reg / 4] = s->queue_sel = value; break;
-    // What is about the queue that QueueSel names, while it is not ready.
+    // The rest is about queue q.  While it is ready its place is fixed.
     case QUEUE_READY:
         if (q && !value)
             s->host[reg / 4] = q->ready = false;
