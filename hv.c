@@ -65,15 +65,11 @@ static void handle_interrupts(struct vcpu *v) {
     v->exit->end = csr_read(time); // nearly; one reading is enough
     if (v->exit->end >= when)
         csr_write(vstimecmp, when);
-    // The external interrupt stays until the guest claims it, so for that time
-    // it is switched off for us and shown to the guest.
-    if (pending & enabled & SIP_SEIP) {
-        csr_set(hvip, HVIP_VSEIP);
-        csr_clear(sie, SIP_SEIP);
-    } else if (!((pending | enabled) & SIP_SEIP)) {
-        csr_clear(hvip, HVIP_VSEIP);
-        csr_set(sie, SIP_SEIP);
-    }
+    // The guest sees an external interrupt until it has claimed it.
+    if (pending & enabled & SIP_SEIP)
+        plic_show(v, true);
+    else if (!((pending | enabled) & SIP_SEIP))
+        plic_show(v, false);
     if (v->mmode)
         mmode_interrupt(v);
 }
@@ -219,7 +215,7 @@ static void init_hart(struct vcpu *v) {
     const gpa_t nothing = GUEST_RAM - PAGE;
     if (hlvx_hu(nothing, 0) >= 0 || csr_read(htval) != nothing >> 2)
         die("hart %lx lacks Sv39x4, or leaves htval 0", v->hart);
-    plic_init_hart(v->hart);
+    plic_init(v);
     // While it waits, an IPI shall wake it, and nothing else.
     csr_write(sie, SIP_SSIP);
 }
@@ -235,8 +231,7 @@ _Noreturn void start_guest(struct vcpu *v, gpa_t pc, uint64_t opaque) {
     // The guest may use FP and vector registers.  We are compiled without, so
     // they stay in the hart and are never saved.
     csr_set(sstatus, SSTATUS_SPP | SSTATUS_FS | SSTATUS_VS);
-    csr_clear(hvip, HVIP_VSEIP); // handle_interrupts() will see anew
-    csr_set(sie, SIP_SEIP);
+    plic_show(v, false); // handle_interrupts() will see anew
     csr_write(sepc, pc);
     v->regs[10] = v->hart;
     v->regs[11] = opaque;
@@ -293,7 +288,6 @@ _Noreturn void main(uint64_t hart, const uint32_t *fdt) {
     find_host(fdt);
     if (guest.kernel.gpa == GUEST_RAM) // where the board's firmware would be
         mmode_init();
-    plic_init();
     map_guest(GUEST_UART, host.uart, PAGE, PTE_R);
     if (find("google,goldfish-rtc"))
         map_guest(GUEST_RTC, find("google,goldfish-rtc"), PAGE, PTE_R | PTE_W);

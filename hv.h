@@ -293,8 +293,8 @@ bool test_access(struct vcpu *v, struct access *a);
 
 // plic.c
 bool plic_access(struct vcpu *v, struct access *a);
-void plic_init(void);
-void plic_init_hart(uint64_t hart);
+void plic_init(struct vcpu *v);
+void plic_show(struct vcpu *v, bool on);
 
 // mem.c
 void init_memory(hpa_t ram_end, uint64_t size);

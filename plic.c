@@ -6,46 +6,73 @@
 // priorities, enables, claims and levels are those of the real thing, on any
 // number of harts.
 //
-// Everything a driver may read without a side effect is mapped for it,
-// read-only.  What traps is passed on: all stores, and the pages with threshold
-// and claim.  A claim takes the interrupt away, and as it was an exit,
-// handle_interrupts() sees that at once.
+// Priorities, pending bits and enables are mapped for the guest to read; its
+// stores to them are exits, and passed on.  Threshold, claim and complete have
+// a page of their own for each context.  For most of the time that page is the
+// guest's, to read and to write, see plic_show().
 
 #include "hv.h"
 
 // Offsets; an enable and a context's registers are there for each context.
 enum { PENDING = 0x1000, ENABLE = 0x2000, ENABLE_SIZE = 0x80 };
 enum { CONTEXT = 0x200000, CONTEXT_SIZE = 0x1000 };
+#define CONTEXT_OF(hart) (CONTEXT + CONTEXT_SIZE * (2 * (hart) + 1))
 
-// The register at OFFSET, if it is the guest's to change: a source's priority
-// or something of a vcpu's context.  Else NULL: the contexts between belong to
-// the firmware, in M-mode.  A guest that plays M-mode uses the context of its
-// S-mode in both.
-static volatile uint32_t *guests(uint64_t offset, bool mmode) {
+// Where the register at OFFSET is, if it is the guest's to change: a source's
+// priority or something of a vcpu's context.  Else 0: the contexts between
+// belong to the firmware, in M-mode.  A guest that plays M-mode uses the
+// context of its S-mode in both.
+static hpa_t guests(uint64_t offset, bool mmode) {
     if (mmode && offset >= ENABLE)
         offset |= offset < CONTEXT ? ENABLE_SIZE : CONTEXT_SIZE;
     uint64_t context = offset < CONTEXT ? (offset - ENABLE) / ENABLE_SIZE
                                         : (offset - CONTEXT) / CONTEXT_SIZE;
     if (offset >= PENDING && (context >= 2 * guest.harts || context % 2 == 0))
-        return NULL;
-    return (volatile uint32_t *)(host.plic + offset);
+        return 0;
+    return host.plic + offset;
 }
 
 bool plic_access(struct vcpu *v, struct access *a) {
-    volatile uint32_t *reg = guests(a->offset, v->mmode);
-    if (!a->store)
-        a->value = reg ? *reg : 0;
-    else if (reg)
-        *reg = a->value;
+    hpa_t reg = guests(a->offset, v->mmode);
+    if (reg) // else it reads as 0
+        access_memory(reg, a);
     return true;
 }
 
-// With an M-mode in the guest the enables must trap, too: see guests().
-void plic_init(void) {
-    map_guest(GUEST_PLIC, host.plic, vcpus->mmode ? ENABLE : CONTEXT, PTE_R);
+// Shows V an external interrupt, or takes it back.
+//
+// The interrupt stays until the guest claims it, so for that time it is
+// switched off for us.  Then the page with the claim is taken away, so that the
+// claim is an exit, and handle_interrupts() can see that the interrupt is gone.
+// Without that the guest would be interrupted again and again.  At all other
+// times the guest may do on that page what it likes: what it does there changes
+// nothing but whether we are interrupted.  So the complete and the next claim,
+// which finds nothing, are no exits.
+//
+// What is taken away must be gone from this hart's TLB, too.  What is given
+// need not: if the hart still knows that there was nothing it traps, and
+// plic_access() does the same.  Another hart may still reach the page, and
+// claim an interrupt that V was shown, as it may on any machine; V then finds
+// none.
+void plic_show(struct vcpu *v, bool on) {
+    uint64_t page = CONTEXT_OF(v->hart);
+    if (on) {
+        csr_clear(sie, SIP_SEIP);
+        csr_set(hvip, HVIP_VSEIP);
+        map_guest(GUEST_PLIC + page, 0, PAGE, 0);
+        hfence_gvma();
+    } else {
+        map_guest(GUEST_PLIC + page, host.plic + page, PAGE, PTE_R | PTE_W);
+        csr_clear(hvip, HVIP_VSEIP);
+        csr_set(sie, SIP_SEIP);
+    }
 }
 
-// The firmware has left HART's threshold at its highest, the guest expects 0.
-void plic_init_hart(uint64_t hart) {
-    *guests(CONTEXT + CONTEXT_SIZE * (2 * hart + 1), false) = 0;
+// What V sees of it to begin with.  The firmware has left the threshold at its
+// highest, the guest expects 0.  With an M-mode in the guest the enables must
+// trap, too: see guests().
+void plic_init(struct vcpu *v) {
+    map_guest(GUEST_PLIC, host.plic, v->mmode ? ENABLE : CONTEXT, PTE_R);
+    plic_show(v, false);
+    *(volatile uint32_t *)(host.plic + CONTEXT_OF(v->hart)) = 0;
 }

@@ -27,10 +27,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { KIB = 1024, MIB = 1024 * KIB, DISK = 64 * MIB, DEPTH = 16 };
+enum { KIB = 1024, MIB = 1024 * KIB, DISK = 64 * MIB };
 enum { TALKERS = 5, MESSAGE = 100, LINE = 64 };
 
-static char *buffer; // 1 MiB, aligned
+static char *buffer;    // 1 MiB, aligned
+static char *scattered; // 4 MiB, no two pages side by side in the machine's RAM
 static int disk, port, times;
 
 #define must(ok) must_(ok, #ok)
@@ -200,15 +201,17 @@ static long console(long n) {
 
 // --- Disk --------------------------------------------------------------------
 
-// N blocks of SIZE bytes, always DEPTH of them on their way.
-static long blocks(long n, int opcode, long size, int depth) {
+// N blocks of SIZE bytes, each to its part of TO, always DEPTH of them on their
+// way.
+static long blocks(long n, int opcode, char *to, long size, int depth) {
     aio_context_t context = 0;
-    struct io_event events[DEPTH];
+    struct io_event events[depth];
     must(!syscall(SYS_io_setup, depth, &context));
+    long start = ns(), took;
     for (long done = 0, begun = 0; done < n;) {
         for (; begun < n && begun - done < depth; begun++) {
             struct iocb io = {.aio_lio_opcode = opcode, .aio_fildes = disk};
-            io.aio_buf = (long)buffer + begun % depth * size;
+            io.aio_buf = (long)to + begun % depth * size;
             io.aio_nbytes = size;
             io.aio_offset = begun * size % DISK;
             must(syscall(SYS_io_submit, context, 1, &(struct iocb *){&io}) ==
@@ -220,15 +223,29 @@ static long blocks(long n, int opcode, long size, int depth) {
             must(events[i].res == size);
         done += got;
     }
-    return syscall(SYS_io_destroy, context);
+    took = ns() - start;
+    must(!syscall(SYS_io_destroy, context)); // which waits for the next tick
+    return took;
 }
 
 enum { READ = IOCB_CMD_PREAD, WRITE = IOCB_CMD_PWRITE };
-static long read_4k(long n) { return blocks(n, READ, 4 * KIB, 1); }
-static long write_4k(long n) { return blocks(n, WRITE, 4 * KIB, 1); }
-static long read_deep(long n) { return blocks(n, READ, 4 * KIB, DEPTH); }
-static long write_deep(long n) { return blocks(n, WRITE, 4 * KIB, DEPTH); }
-static long read_1m(long n) { return blocks(n, READ, MIB, 1); }
+static long read_4k(long n) { return blocks(n, READ, buffer, 4 * KIB, 1); }
+static long write_4k(long n) { return blocks(n, WRITE, buffer, 4 * KIB, 1); }
+static long read_4(long n) { return blocks(n, READ, buffer, 4 * KIB, 4); }
+static long read_16(long n) { return blocks(n, READ, buffer, 4 * KIB, 16); }
+static long write_16(long n) { return blocks(n, WRITE, buffer, 4 * KIB, 16); }
+static long read_1m(long n) { return blocks(n, READ, buffer, MIB, 1); }
+static long read_pages(long n) { return blocks(n, READ, scattered, MIB, 4); }
+
+// SIZE bytes.  Linux gives out pages in the order in which they are touched.
+static char *scatter(long size) {
+    char *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    must(p != MAP_FAILED);
+    for (long i = 0; i < 2 * size; i += 8 * KIB)
+        p[i % size + i / size * 4 * KIB] = 1;
+    return p;
+}
 
 // --- Network -----------------------------------------------------------------
 
@@ -316,9 +333,12 @@ int main(int argc, char **argv) {
         figure("console: a character", console, 8 * KIB);
         figure("disk: read 4 KiB", read_4k, 1000);
         figure("disk: write 4 KiB", write_4k, 1000);
-        figure("disk: read 4 KiB, depth 16", read_deep, 2000);
-        figure("disk: write 4 KiB, depth 16", write_deep, 2000);
+        figure("disk: read 4 KiB, depth 4", read_4, 2000);
+        figure("disk: read 4 KiB, depth 16", read_16, 2000);
+        figure("disk: write 4 KiB, depth 16", write_16, 2000);
         figure("disk: read 1 MiB", read_1m, 64);
+        scattered = scatter(4 * MIB);
+        figure("disk: read 1 MiB, scattered, depth 4", read_pages, 64);
     }
     if (port) {
         network_up();

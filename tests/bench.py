@@ -177,7 +177,7 @@ class Bench:
         Virtual times are multiples of the bare machine's, so that another build
         of the guest's kernel hardly changes them.
         """
-        log, until = self.folder / "int.log", rb"disk: write 4 KiB: [^\n]*\n"
+        log, until = self.folder / "int.log", rb"disk: write 4 KiB, depth 16: [^\n]*\n"
         qemu_args = f"{ICOUNT} -d int -D {self.out}/{log.name}"
         bare = figures(self.run(self.linux("one 1", bare=True, qemu_args=ICOUNT), until)[0])
         hv = figures(self.run(self.linux("one 1", qemu_args=qemu_args), until)[0])
@@ -207,8 +207,10 @@ def compare(found, accepted):
         # may ask the source of entropy once more, and a character's time is mostly
         # the hypervisor's, of which another compiler makes other code.  Before init
         # Linux waits for a tick: 4 ms, 8 % of the time, that it misses or doesn't.
+        # Of several requests on their way two may be done with one interrupt.
         tick = what == "virtual time, entry to init"
-        headroom = 0.09 if tick else 0.05 if re.search("prompt|time, console", what) else 0.02
+        some = re.search("prompt|time, console|depth", what)
+        headroom = 0.09 if tick else 0.05 if some else 0.02
         if abs(now - was) > headroom * was:
             lines[now < was].append(f"{what}: {now}, was {was}")
     return lines

@@ -132,14 +132,15 @@ class Canary:
         before, after = self.around, self.unused()
         assert {a: page for a, page in before.items() if int(a, 16) >= heap} == after
 
-        # The guest reaches its RAM and the clock, and reads some registers of
-        # other devices.
+        # The guest reaches its RAM, the clock and its harts' own contexts of the
+        # PLIC, and reads some registers of other devices.
+        contexts = [PLIC + 0x201000 + 0x2000 * hart for hart in range(self.harts)]
         for gpa, span, hpa, perm in self.leaves(root):
             if gpa >= RAM:
                 assert perm == R | W | X and hpa - ram == gpa - RAM
                 assert gpa + span <= RAM + host.guest_size
-            elif gpa == RTC:
-                assert (span, hpa, perm) == (PAGE, RTC, R | W)
+            elif gpa == RTC or gpa in contexts:
+                assert (span, hpa, perm) == (PAGE, gpa, R | W)
             else:
                 assert perm == R and hpa == gpa
                 assert (

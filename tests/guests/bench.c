@@ -23,9 +23,9 @@ int main(uint64_t hart, const char *fdt) {
     volatile uint32_t *plic = (void *)0x0c000000ul;
     figure("exit: SBI call, base extension", quick_sbi(BASE, 0, 0, 0));
     figure("exit: UART, a store", uart[7] = i); // the scratch register
-    figure("exit: PLIC, a claim",
-           (void)plic[0x201004 / 4]); // there is nothing to claim
-    figure("exit: PLIC, a store", plic[0x201000 / 4] = 0); // the threshold
+    figure("exit: PLIC, a load",
+           (void)plic[0x200000 / 4]);            // M-mode's threshold
+    figure("exit: PLIC, a store", plic[63] = 0); // a priority
     say("bench done\n");
     return 0;
 }

@@ -113,9 +113,60 @@ static void test_storm(struct hart *h) {
     done("storm");
 }
 
+// Another hart claims from our context, whenever it can.
+static volatile bool enough;
+static void steal(struct hart *h) {
+    while (!enough)
+        if (W(reg(CONTEXT + CLAIM, 0x1000)) == 10) {
+            (void)B(UART + 2);
+            W(reg(CONTEXT + CLAIM, 0x1000)) = 10;
+            h->out++;
+        }
+}
+
+// So an interrupt may be gone when we come to claim it, but no longer than that
+// do we see it, and none is lost.
+static void test_thief(uint64_t other) {
+    uint64_t ours = 0, none = 0, rounds = 0;
+    volatile uint64_t *theirs = &harts[other].out;
+    take(1); // what may be there
+    run_on(other, steal, 0);
+    csr_set(sstatus, SSTATUS_SIE);
+    for (; rounds < 3000; rounds++) {
+        B(UART + 1) = 0, B(UART + 1) = 2;
+        csr_set(sie, SEIP);
+        bool one = until(({
+                             if (trapped()) { // which has switched it off
+                                 bool claimed =
+                                     W(reg(CONTEXT + CLAIM, 0x1000)) == 10;
+                                 if (claimed) {
+                                     (void)B(UART + 2);
+                                     W(reg(CONTEXT + CLAIM, 0x1000)) = 10;
+                                 }
+                                 ours += claimed, none += !claimed;
+                                 csr_set(sie, SEIP);
+                             }
+                             ours + *theirs > rounds;
+                         }),
+                         1000);
+        check(one, true, "interrupt %ld, with a thief", rounds);
+    }
+    csr_clear(sstatus, SSTATUS_SIE);
+    csr_write(sie, 0);
+    enough = true;
+    join(other);
+    B(UART + 1) = 0;
+    check(ours + *theirs, rounds, "interrupts in all");
+    check(none <= *theirs, true, "as many in vain as were stolen: %ld", none);
+    say("of %ld interrupts %ld were stolen, %ld of them at the last moment\n",
+        rounds, *theirs, none);
+    done("thief");
+}
+
 int main(uint64_t hart, const char *fdt) {
+    uint64_t harts_here = argument(fdt, "harts=")[0] - '0';
     context = 2 * hart + 1;
-    test_contexts(argument(fdt, "harts=")[0] - '0');
+    test_contexts(harts_here);
     quiet();
     check(take(20), 20, "interrupts of the UART before");
     test_sources();
@@ -125,5 +176,10 @@ int main(uint64_t hart, const char *fdt) {
     quiet();
     check(take(20), 20, "interrupts of the UART after its own storm");
     test_storm(this_hart());
+    quiet();
+    if (harts_here > 1)
+        test_thief(1 - hart);
+    quiet();
+    check(take(20), 20, "interrupts of the UART at the end");
     return 0;
 }

@@ -21,10 +21,10 @@ extern struct csrs {
 
 #define fence() fence_()
 #define fence_i() ((void)fences_i++)
-#define hfence_gvma() ((void)0)
+#define hfence_gvma() hfence_()
 #define wfi() sleep_()
 extern unsigned fences_i;
-void sleep_(void), fence_(void), keep_(void);
+void sleep_(void), fence_(void), hfence_(void), keep_(void);
 
 // The hypervisor has its own functions of these names.
 #define main hv_main

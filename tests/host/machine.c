@@ -13,7 +13,7 @@ struct vcpu *entered;
 uint32_t ended;
 uint64_t this_hart, henvcfg_has;
 bool lacks_sv39x4, leaves_htval;
-void (*at_fence)(void), (*at_wfi)(void);
+void (*at_fence)(void), (*at_hfence)(void), (*at_wfi)(void);
 unsigned fences, fences_i;
 
 // Multiples of eight bytes, as guest.S has them.
@@ -75,6 +75,11 @@ void fence_(void) {
         at_fence();
 }
 
+void hfence_(void) {
+    if (at_hfence)
+        at_hfence();
+}
+
 void keep_(void) { csrs.henvcfg &= henvcfg_has; }
 
 _Noreturn void enter_guest(struct vcpu *v) {
@@ -120,7 +125,7 @@ void reset_harts(void) {
     said[0] = 0;
     entered = NULL;
     ended = 0;
-    at_fence = at_wfi = NULL;
+    at_fence = at_hfence = at_wfi = NULL;
     fences = fences_i = 0;
     host.resetting = 0;
     this_hart = 0;

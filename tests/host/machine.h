@@ -38,9 +38,9 @@ extern struct guest *const built;
 extern uint64_t henvcfg_has;
 extern bool lacks_sv39x4, leaves_htval;
 
-// Called by each fence() and by each wfi, if there is one; and how many
+// Called by each fence(), hfence_gvma() and wfi, if there is one; and how many
 // fence() and fence_i() there were.
-extern void (*at_fence)(void), (*at_wfi)(void);
+extern void (*at_fence)(void), (*at_hfence)(void), (*at_wfi)(void);
 extern unsigned fences, fences_i;
 
 // Ends here what does not return: enter_guest(), shut_down(), and a wfi of a

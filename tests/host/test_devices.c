@@ -43,7 +43,6 @@ static void the_rest_of_the_plic_is_not_the_guests(void **state) {
 static void each_hart_sets_its_threshold_to_0(void **state) {
     for (unsigned hart = 0; hart < MAX_HARTS; hart++)
         *plic(0x201000 + 0x2000 * hart) = *plic(0x200000 + 0x2000 * hart) = 7;
-    plic_init();
     for (this_hart = 0; this_hart < 4; this_hart++) {
         for (unsigned hart = 0; hart < MAX_HARTS; hart++) {
             assert_int_equal(*plic(0x201000 + 0x2000 * hart),
@@ -52,6 +51,83 @@ static void each_hart_sets_its_threshold_to_0(void **state) {
         }
         assert_int_equal(how_ends(stop_hart(&vcpus[this_hart])), ASLEEP);
     }
+}
+
+#define LEAF (PTE_V | PTE_U | PTE_A | PTE_D)
+static const gpa_t own_page = GUEST_PLIC + 0x201000;
+
+// What the hart finds at the page with hart 0's claim.
+static uint64_t own_pte(void) {
+    uint64_t size, pte = walk(own_page, &size);
+    assert_true(!pte || size == PAGE);
+    return pte;
+}
+
+static unsigned hfences;
+static void gone_by_then(void) {
+    hfences++;
+    assert_int_equal(own_pte(), 0);
+    assert_int_equal(csrs.sie & SIP_SEIP, 0);
+}
+
+// The claim is an exit while an interrupt is shown, and at no other time.
+static void the_page_with_the_claim_is_lent(void **state) {
+    const uint64_t lent = (HOST_PLIC + 0x201000) >> 2 | LEAF | PTE_R | PTE_W;
+    at_hfence = gone_by_then;
+    hfences = 0;
+    plic_init(&vcpus[0]);
+    assert_int_equal(own_pte(), lent);
+    csrs.sie = SIP_SEIP | SIP_SSIP;
+    for (unsigned times = 0; times < 3; times++) {
+        csrs.sip = SIP_SEIP;
+        leave(CAUSE_INTERRUPT | 9, 0, 0, 0);
+        assert_int_equal(hfences, times + 1);
+        assert_int_equal(own_pte(), 0);
+        assert_int_equal(csrs.hvip, HVIP_VSEIP);
+        assert_true(load(LWU, own_page)); // the threshold
+        assert_int_equal(own_pte(), 0);
+        csrs.sip = 0; // now it has been claimed
+        assert_true(load(LWU, own_page + 4));
+        assert_int_equal(own_pte(), lent);
+        assert_int_equal(csrs.hvip, 0);
+        assert_int_equal(csrs.sie, SIP_SEIP | SIP_SSIP);
+        // It may have known that there was nothing, and what it does is done.
+        assert_true(store(4, own_page + 4, 10));
+        assert_int_equal(*plic(0x201004), 10);
+        assert_int_equal(hfences, times + 1);
+    }
+}
+
+// Each hart has a page of its own, and the firmware's are nobody's.
+static void each_hart_is_lent_its_own(void **state) {
+    uint64_t size;
+    for (unsigned hart = 0; hart < 4; hart++)
+        plic_init(&vcpus[hart]);
+    for (unsigned context = 0; context < 2 * MAX_HARTS; context++) {
+        gpa_t gpa = GUEST_PLIC + CONTEXT + 0x1000 * context;
+        uint64_t at = HOST_PLIC + CONTEXT + 0x1000 * context;
+        assert_int_equal(walk(gpa, &size), context % 2 && context < 8
+                                               ? at >> 2 | LEAF | PTE_R | PTE_W
+                                               : 0);
+    }
+    plic_show(&vcpus[2], true);
+    assert_int_equal(walk(GUEST_PLIC + 0x205000, &size), 0);
+    assert_int_not_equal(walk(GUEST_PLIC + 0x203000, &size), 0);
+    assert_int_not_equal(walk(GUEST_PLIC + 0x207000, &size), 0);
+    // The rest is for reading, but for the enables of a guest that has an
+    // M-mode.
+    uint64_t enables = GUEST_PLIC + ENABLE, priorities = GUEST_PLIC;
+    assert_int_equal(walk(enables, &size) & 0x3ff, LEAF | PTE_R);
+    assert_int_equal(walk(priorities, &size) & 0x3ff, LEAF | PTE_R);
+}
+
+static void an_m_mode_guest_may_not_read_enables(void **state) {
+    uint64_t size;
+    mmode_init();
+    plic_init(&vcpus[0]);
+    assert_int_equal(walk(GUEST_PLIC + ENABLE, &size), 0);
+    assert_int_equal(walk(GUEST_PLIC, &size) & 0x3ff, LEAF | PTE_R);
+    assert_int_equal(own_pte() & 0x3ff, LEAF | PTE_R | PTE_W);
 }
 
 // A guest that has an M-mode sees its context, which is that of S-mode.
@@ -159,6 +235,7 @@ static void the_test_device_ignores_the_rest(void **state) {
 
 TESTS(test_devices, T(the_guests_registers_are_the_hosts),
       T(the_rest_of_the_plic_is_not_the_guests),
-      T(each_hart_sets_its_threshold_to_0), T(m_mode_has_the_context_of_s_mode),
-      T(the_uart_takes_bytes), T(the_test_device_ends_it),
-      T(the_test_device_ignores_the_rest))
+      T(each_hart_sets_its_threshold_to_0), T(the_page_with_the_claim_is_lent),
+      T(each_hart_is_lent_its_own), T(an_m_mode_guest_may_not_read_enables),
+      T(m_mode_has_the_context_of_s_mode), T(the_uart_takes_bytes),
+      T(the_test_device_ends_it), T(the_test_device_ignores_the_rest))

@@ -55,18 +55,6 @@ static void alloc_dies_when_there_is_no_more(void **state) {
     assert_non_null(strstr(said, "out of memory"));
 }
 
-// What the hart's walk finds at GPA: its PTE, and the size of that leaf.
-static uint64_t walk(gpa_t gpa, uint64_t *size) {
-    uint64_t *table = host.root, pte = table[gpa >> 30];
-    for (*size = GIB; pte && !(pte & (PTE_R | PTE_W | PTE_X)); *size /= 512) {
-        assert_int_equal(pte & 0x3ff, PTE_V);
-        table = (uint64_t *)(pte >> 10 << 12);
-        assert_true((hpa_t)table >= HOST_RAM && (hpa_t)table < heap_end);
-        pte = table[gpa / (*size / 512) % 512];
-    }
-    return pte;
-}
-
 static void maps(gpa_t gpa, hpa_t hpa, uint64_t perm, uint64_t leaf) {
     uint64_t size, pte = walk(gpa, &size);
     assert_int_equal(pte & 0x3ff, perm | PTE_V | PTE_U | PTE_A | PTE_D);

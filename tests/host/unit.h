@@ -14,6 +14,19 @@ static inline int fresh(void **state) {
     return 0;
 }
 
+// What the hart's walk finds at GPA: its PTE, and the size of that leaf.
+static inline uint64_t walk(gpa_t gpa, uint64_t *size) {
+    uint64_t *table = host.root, pte = table[gpa >> 30];
+    for (*size = GIB; pte && !(pte & (PTE_R | PTE_W | PTE_X)); *size /= 512) {
+        assert_int_equal(pte & 0x3ff, PTE_V);
+        table = (uint64_t *)(pte >> 10 << 12);
+        assert_true((char *)table >= hv_end &&
+                    (char *)table < (char *)ram(GUEST_RAM));
+        pte = table[gpa / (*size / 512) % 512];
+    }
+    return pte;
+}
+
 // A file's tests, each with a machine of its own.
 #define TESTS(name, ...)                                                       \
     int name(void) {                                                           \
