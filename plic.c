@@ -7,8 +7,8 @@
 // number of harts.
 //
 // Priorities, pending bits and enables are mapped for the guest to read; its
-// stores to them are exits, and passed on.  Threshold, claim and complete have
-// a page of their own for each context.  For most of the time that page is the
+// stores to them are exits, and passed on.  Each context has a page of its own
+// with threshold, claim and complete.  For most of the time a vcpu's is the
 // guest's, to read and to write, see plic_show().
 
 #include "hv.h"
@@ -50,10 +50,11 @@ bool plic_access(struct vcpu *v, struct access *a) {
 // which finds nothing, are no exits.
 //
 // What is taken away must be gone from this hart's TLB, too.  What is given
-// need not: if the hart still knows that there was nothing it traps, and
-// plic_access() does the same.  Another hart may still reach the page, and
-// claim an interrupt that V was shown, as it may on any machine; V then finds
-// none.
+// need not: a hart that still knows that there was nothing traps, and
+// plic_access() does what it wanted.  Another hart may still reach the page,
+// and claim an interrupt that V was shown, as it may on any machine.  Then V's
+// own claim finds none; until that, or another exit of V's, it sees the
+// interrupt.
 void plic_show(struct vcpu *v, bool on) {
     uint64_t page = CONTEXT_OF(v->hart);
     if (on) {

@@ -126,6 +126,17 @@ def test_straddle(start):
     finish(start("board", "case=straddle"))
 
 
+def test_own_page(start):
+    """On the page with the claim, while no interrupt is shown, such an access does
+    what it does on QEMU by itself."""
+    said = []
+    for options in ["--bare"], []:
+        guest = start("board", "case=own", 1, *options)
+        assert guest.ended() == 0
+        said.append(re.findall(rb"^\w+ at -.*$", guest.console, re.MULTILINE))
+    assert len(said[0]) > 50 and said[0] == said[1]
+
+
 # --- Virtio -------------------------------------------------------------------
 
 
