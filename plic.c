@@ -16,6 +16,7 @@
 // Offsets; an enable and a context's registers are there for each context.
 enum { PENDING = 0x1000, ENABLE = 0x2000, ENABLE_SIZE = 0x80 };
 enum { CONTEXT = 0x200000, CONTEXT_SIZE = 0x1000 };
+// The page of a hart's S-mode.
 #define CONTEXT_OF(hart) (CONTEXT + CONTEXT_SIZE * (2 * (hart) + 1))
 
 // Where the register at OFFSET is, if it is the guest's to change: a source's
@@ -41,13 +42,13 @@ bool plic_access(struct vcpu *v, struct access *a) {
 
 // Shows V an external interrupt, or takes it back.
 //
-// The interrupt stays until the guest claims it, so for that time it is
-// switched off for us.  Then the page with the claim is taken away, so that the
-// claim is an exit, and handle_interrupts() can see that the interrupt is gone.
-// Without that the guest would be interrupted again and again.  At all other
-// times the guest may do on that page what it likes: what it does there changes
-// nothing but whether we are interrupted.  So the complete and the next claim,
-// which finds nothing, are no exits.
+// The interrupt stays until V claims it.  Until then ours is switched off, or
+// it would bring us back at once.  And until then the claim must be an exit:
+// only so does handle_interrupts() see that the interrupt is gone.  Without
+// that V would be interrupted again and again.  So the page with the claim is
+// taken away.  At all other times V may do there what it likes, as all that it
+// can change is whether we are interrupted.  So its complete, and a next claim
+// that finds nothing, are no exits.
 //
 // What is taken away must be gone from this hart's TLB, too.  What is given
 // need not: a hart that still knows that there was nothing traps, and
@@ -71,7 +72,9 @@ void plic_show(struct vcpu *v, bool on) {
 
 // What V sees of it to begin with.  The firmware has left the threshold at its
 // highest, the guest expects 0.  With an M-mode in the guest the enables must
-// trap, too: see guests().
+// trap, too: see guests().  Harts come here one after the other, before there
+// is a guest, so plic_show() finds its page table later and never allocates
+// one.
 void plic_init(struct vcpu *v) {
     map_guest(GUEST_PLIC, host.plic, v->mmode ? ENABLE : CONTEXT, PTE_R);
     plic_show(v, false);
