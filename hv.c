@@ -61,10 +61,9 @@ static void handle_interrupts(struct vcpu *v) {
     }
     // QEMU 7.2 may forget a timer interrupt when something else changes in hvip
     // or vsip at that moment; it looks again when it gets the time again.
-    uint64_t when = host.sstc ? csr_read(vstimecmp) : -1ul;
     v->exit->end = csr_read(time); // nearly; one reading is enough
-    if (v->exit->end >= when)
-        csr_write(vstimecmp, when);
+    if (host.sstc && v->exit->end >= csr_read(vstimecmp))
+        csr_write(vstimecmp, csr_read(vstimecmp));
     // The guest sees an external interrupt until it has claimed it.
     if (pending & enabled & SIP_SEIP)
         plic_show(v, true);

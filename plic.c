@@ -72,11 +72,11 @@ void plic_show(struct vcpu *v, bool on) {
 
 // What V sees of it to begin with.  The firmware has left the threshold at its
 // highest, the guest expects 0.  With an M-mode in the guest the enables must
-// trap, too: see guests().  Harts come here one after the other, before there
-// is a guest, so plic_show() finds its page table later and never allocates
-// one.
+// trap, too: see guests().  The first time harts come here one after the other,
+// before there is a guest, so later plic_show() never needs a new page table.
 void plic_init(struct vcpu *v) {
     map_guest(GUEST_PLIC, host.plic, v->mmode ? ENABLE : CONTEXT, PTE_R);
     plic_show(v, false);
     *(volatile uint32_t *)(host.plic + CONTEXT_OF(v->hart)) = 0;
+    fence(); // that, then whatever tells others that this hart is ready
 }

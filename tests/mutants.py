@@ -68,6 +68,8 @@ MUTANTS = [
     ("plic.c", "        csr_clear(hvip, HVIP_VSEIP);\n", "", BOOT),
     ("plic.c", "        map_guest(GUEST_PLIC + page, 0, PAGE, 0);\n", "", HOST),
     ("plic.c", "        hfence_gvma();\n", "", HOST),
+    ("plic.c", "    fence(); // that, then whatever tells others that this hart is ready\n", "",
+     HOST),
     ("plic.c", "host.plic + page, PAGE", "host.plic + CONTEXT, PAGE", HOST),
     ("hv.c", "        csr_set(hvip, HVIP_VSSIP);\n", "", SBI),
     ("hv.c", "    csr_write(hcounteren, -1);", "    //", BOOT),

@@ -39,7 +39,14 @@ static void the_rest_of_the_plic_is_not_the_guests(void **state) {
     }
 }
 
-// The firmware has left them at their highest.  Each hart sets its own.
+static unsigned in_time; // fences between that and STOPPED
+static void is_set(void) {
+    in_time += *plic(0x201000 + 0x2000 * this_hart) == 0 &&
+               vcpus[this_hart].state != HART_STOPPED;
+}
+
+// The firmware has left them at their highest.  Each hart sets its own, before
+// others can see that it waits.
 static void each_hart_sets_its_threshold_to_0(void **state) {
     for (unsigned hart = 0; hart < MAX_HARTS; hart++)
         *plic(0x201000 + 0x2000 * hart) = *plic(0x200000 + 0x2000 * hart) = 7;
@@ -49,7 +56,10 @@ static void each_hart_sets_its_threshold_to_0(void **state) {
                              hart < this_hart ? 0 : 7);
             assert_int_equal(*plic(0x200000 + 0x2000 * hart), 7);
         }
+        at_fence = is_set;
+        in_time = 0;
         assert_int_equal(how_ends(stop_hart(&vcpus[this_hart])), ASLEEP);
+        assert_int_equal(in_time, 1);
     }
 }
 
