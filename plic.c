@@ -21,8 +21,8 @@ enum { CONTEXT = 0x200000, CONTEXT_SIZE = 0x1000 };
 
 // Where the register at OFFSET is, if it is the guest's to change: a source's
 // priority or something of a vcpu's context.  Else 0: the contexts between
-// belong to the firmware, in M-mode.  A guest that plays M-mode uses the
-// context of its S-mode in both.
+// belong to the firmware, in M-mode.  A guest with an M-mode uses the context
+// of its S-mode in both modes.
 static hpa_t guests(uint64_t offset, bool mmode) {
     if (mmode && offset >= ENABLE)
         offset |= offset < CONTEXT ? ENABLE_SIZE : CONTEXT_SIZE;
@@ -54,8 +54,8 @@ bool plic_access(struct vcpu *v, struct access *a) {
 // need not: a hart that still knows that there was nothing traps, and
 // plic_access() does what it wanted.  Another hart may still reach the page,
 // and claim an interrupt that V was shown, as it may on any machine.  Then V's
-// own claim finds none; until that, or another exit of V's, it sees the
-// interrupt.
+// own claim finds nothing.  V sees the interrupt until it makes that claim, or
+// exits for another reason.
 void plic_show(struct vcpu *v, bool on) {
     uint64_t page = CONTEXT_OF(v->hart);
     if (on) {
