@@ -142,8 +142,10 @@ def test_dry_run(run_sh, spawn, qemu):
         guest.poweroff()
 
 
-# What the very same guest answers the same on both sides.
-FILES = "find /bin /sbin /init -exec ls -l {} +"
+# What the very same guest answers the same on both sides.  Without the dates:
+# Linux unpacks the initramfs while it sets its clock, so a link is from 1970 or
+# from now, as it happens.
+FILES = "find /bin /sbin /init -exec ls -l {} + | awk '{ $6 = $7 = $8 = \"\"; print }'"
 SAME = f"uname -a; cat /proc/cmdline; {FILES} | md5sum"
 
 
