@@ -1,17 +1,18 @@
-// Where each hart arrives, in HS-mode and with paging off, which it stays: first
-// the one that the firmware hands over to, with a0 = its number and a1 = the
-// host's device tree (SBI 2.0 leaves it to the platform; OpenSBI follows the
-// Linux boot protocol); then the others, as the guest starts them (SBI 9.1),
-// with a0 = its number.
+// Each hart begins here, in HS-mode and with paging off.  We never turn it on.
+//
+// The firmware sends the first hart here with its number in a0 and the address
+// of the host's device tree in a1.  (SBI 2.0 leaves these two to the platform;
+// OpenSBI follows Linux's boot protocol.)  It sends the others here when main()
+// asks for them (SBI 9.1), with their numbers in a0.
 
         .section .text.boot, "ax"
         .globl  boot
 boot:
         csrw    sie, zero               // nothing may interrupt us yet
-        csrw    sscratch, zero          // and a trap of our own is a bug
-        la      t0, vm_exit             // (trap.S)
+        csrw    sscratch, zero          // 0: we are not in the guest (trap.S)
+        la      t0, vm_exit             // where all traps go, exits and bugs
         csrw    stvec, t0
-        la      sp, vcpus + 4096        // see struct vcpu
-        slli    t0, a0, 19              // 512 KiB each
-        add     sp, sp, t0
-        call    main                    // does not return
+        la      sp, vcpus + 4096        // the stack grows down from the end of
+        slli    t0, a0, 19              // the first page of our struct vcpu; each
+        add     sp, sp, t0              // of them has 512 KiB, 1 << 19 (hv.h)
+        call    main                    // it does not return

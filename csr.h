@@ -1,6 +1,7 @@
-// What only this machine has words for.  hv.h includes it, and everything else
-// in C would run on another: the tests put a csr.h of their own in its place
-// (tests/host).  The tests' guests use it, too.
+// The instructions that C has no words for.  They are all here, but for the
+// ecall in print.c, so that the other files can run on any machine: the tests
+// put a csr.h of their own in this one's place (tests/host).  The tests' guests
+// use it, too.
 //
 // A CSR's name is part of the instruction, hence macros and not functions.
 

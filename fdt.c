@@ -1,80 +1,96 @@
-// Flattened device trees (Devicetree specification 0.4, chapter 5): look things
-// up in the host's, and finish the guest's.
+// Flattened device trees (Devicetree specification 0.4, chapter 5): read what
+// the host has, and complete the guest's tree.
 //
-// Everything is made of big-endian 32-bit words.  The structure block is a
-// string of tokens: a node begins (its name follows), a property (length in
-// bytes, offset of its name, value), a node ends.  All properties of a node
-// stand before its first child.
+// A tree is made of big-endian 32-bit words.  Its structure block is a row of
+// items, each of which begins with a token:
+//
+//      FDT_BEGIN_NODE  name of the node, ending in a 0
+//      FDT_PROP        length of the value in bytes, offset of the name, value
+//      FDT_END_NODE
+//
+// First come a node's properties, then its children.  Names of properties are
+// in a block of their own.  Names and values are padded to whole words.
 
 #include "hv.h"
 
-enum { FDT_BEGIN_NODE = 1, FDT_PROP = 3, FDT_NOP = 4, FDT_END = 9 };
-enum { TOTALSIZE = 1, OFF_DT_STRUCT, OFF_DT_STRINGS }; // words of the header
+enum { TOTALSIZE = 1, OFF_DT_STRUCT = 2, OFF_DT_STRINGS = 3 }; // in the header
+enum { FDT_BEGIN_NODE = 1, FDT_PROP = 3, FDT_END = 9 };        // tokens
+enum { SIZE = 1, NAME = 2, VALUE = 3 }; // words of a property, behind its token
 
 static uint32_t be32(uint32_t x) {
     return x >> 24 | (x >> 8 & 0xff00) | (x << 8 & 0xff0000) | x << 24;
 }
 
+static void *value(fdt_prop p) { return (void *)(p + VALUE); }
+
 static bool same(const char *a, const char *b) {
-    while (*a && *a == *b)
-        a++, b++;
-    return *a == *b;
+    size_t i = 0;
+    while (a[i] && a[i] == b[i])
+        i++;
+    return a[i] == b[i];
 }
 
-uint64_t fdt_size(const uint32_t *fdt) { return be32(fdt[TOTALSIZE]); }
-
-// The token after P.
+// Returns the token behind P.  It may be a word of zeros, the end of a name:
+// that is no token, and nobody minds it.
 static fdt_prop next(fdt_prop p) {
     if (be32(*p) == FDT_PROP)
-        return p + 3 + (be32(p[1]) + 3) / 4;
+        return p + VALUE + (be32(p[SIZE]) + 3) / 4;
     if (be32(*p++) == FDT_BEGIN_NODE)
         for (const char *name = (const char *)p; *name++;)
             p = (fdt_prop)(((size_t)name + 3) & -4);
     return p;
 }
 
-// Whether P is a property NAME.
-static bool is_prop(const uint32_t *fdt, fdt_prop p, const char *name) {
-    const char *names = (const char *)fdt + be32(fdt[OFF_DT_STRINGS]);
-    return be32(*p) == FDT_PROP && same(names + be32(p[2]), name);
-}
-
-// Whether P has STRING in it, if it is a string or a list of strings.
+// Tells whether STRING is the value of P, or one of several strings in it.
 static bool lists(fdt_prop p, const char *string) {
-    const char *s = (const char *)(p + 3), *end = s + be32(p[1]);
+    const char *s = value(p), *end = s + be32(p[SIZE]);
     while (s < end && !same(s, string))
         while (*s++)
             ;
     return s < end;
 }
 
-// The next property NAME behind AFTER (NULL: the first) in a node of which a
-// property, such as "compatible", lists STRING (NULL: in any); NULL if there is
-// none.
+// Finds the next property NAME behind AFTER, or the first one if AFTER is NULL.
+// With a STRING it takes only nodes that have STRING in the list of some
+// property, be it "compatible" or "device_type".  Returns NULL if there is no
+// such property.
 fdt_prop fdt_find(const uint32_t *fdt, fdt_prop after, const char *string,
                   const char *name) {
+    const char *names = (const char *)fdt + be32(fdt[OFF_DT_STRINGS]);
     fdt_prop p = after ? next(after) : fdt + be32(fdt[OFF_DT_STRUCT]) / 4;
-    fdt_prop found = NULL;
-    bool match = !string;
+    fdt_prop found = NULL; // in this node
+    bool match = !string;  // this node lists it
     for (; be32(*p) != FDT_END && !(found && match); p = next(p)) {
-        if (be32(*p) == FDT_BEGIN_NODE)
-            found = NULL, match = !string;
-        else if (is_prop(fdt, p, name))
+        bool prop = be32(*p) == FDT_PROP;
+        if (be32(*p) == FDT_BEGIN_NODE) {
+            found = NULL;
+            match = !string;
+        }
+        if (prop && same(names + be32(p[NAME]), name))
             found = p;
-        if (string && be32(*p) == FDT_PROP && lists(p, string))
+        if (prop && string && lists(p, string))
             match = true;
     }
     return match ? found : NULL;
 }
 
-// Number N of REG, a property "reg", 0 the address of a device and 1 its size
-// in bytes: two words each, as on every board with 64-bit addresses.
+// Returns number N of REG, a property "reg": 0 is the address of a device, 1
+// its size in bytes.  Each has two words, as on every board with 64-bit
+// addresses.
 uint64_t fdt_number(fdt_prop reg, unsigned n) {
-    return (uint64_t)be32(reg[3 + 2 * n]) << 32 | be32(reg[4 + 2 * n]);
+    const uint32_t *words = reg + VALUE + 2 * n;
+    return (uint64_t)be32(words[0]) << 32 | be32(words[1]);
 }
 
-// Whether the host's ISA, as "rv64imac_zicsr_zba", has EXTENSION: a letter of
-// the first word, or a word.
+// Returns where the host has a device that is compatible with NAME, or 0 if it
+// has none.
+static hpa_t find(const char *name) {
+    fdt_prop reg = fdt_find(host.fdt, NULL, name, "reg");
+    return reg ? fdt_number(reg, 0) : 0;
+}
+
+// Tells whether the host's ISA, as "rv64imac_zicsr_zba", has EXTENSION.  That
+// is one letter of the first word, or one of the words behind a "_".
 bool isa_has(const char *extension) {
     bool letter = !extension[1];
     for (const char *s = host.isa + 4; *s && !(letter && *s == '_'); s++) {
@@ -88,17 +104,66 @@ bool isa_has(const char *extension) {
     return false;
 }
 
-// Fills in what is the host's to say in the guest's device tree, a copy of
-// guest.dts.
+// Reads from its device tree, FDT, what the host has.  No address is assumed or
+// probed for, because one that the tree does not list may fault.  All harts are
+// taken to be alike.
+void find_host(const uint32_t *fdt) {
+    host.fdt = fdt;
+    host.test = find("sifive,test1");
+    host.rtc = find("google,goldfish-rtc");
+    host.uart = find("ns16550a");
+    host.plic = find("riscv,plic0") ?: find("sifive,plic-1.0.0");
+    fdt_prop ram = fdt_find(fdt, NULL, "memory", "reg");
+    if (!ram || !host.uart || !host.plic)
+        die("the host has RAM at %lx, ns16550a at %lx, PLIC at %lx (0: none)",
+            find("memory"), host.uart, host.plic);
+    fdt_prop ndev = fdt_find(fdt, NULL, NULL, "riscv,ndev"); // of a PLIC
+    if (fdt_find(fdt, ndev, NULL, "riscv,ndev"))
+        die("the host has two PLICs, as with two sockets; the guest has one");
+    init_memory(fdt_number(ram, 0) + fdt_number(ram, 1), guest.ram_size);
+    // Copy the tree, because it may lie where the guest's RAM is now.
+    uint64_t size = be32(fdt[TOTALSIZE]);
+    host.fdt = memcpy(alloc(size, 8), fdt, size);
+    fdt_prop isa = fdt_find(host.fdt, NULL, NULL, "riscv,isa");
+    host.isa = isa ? value(isa) : "rv64";
+    if (!isa_has("h"))
+        die("this hart has no H extension: start QEMU with -cpu rv64,h=true");
+    // Ask for all of these.  The hart keeps the bits that it has, and that the
+    // firmware has left on.
+    csr_write(henvcfg, HENVCFG_STCE | HENVCFG_PBMTE | HENVCFG_ADUE |
+                           HENVCFG_CBZE | HENVCFG_CBCFE | HENVCFG_CBIE_FLUSH);
+    host.henvcfg = csr_read(henvcfg);
+    // QEMU 7.2 keeps STCE even without Sstc, so ask its ISA, too.
+    host.sstc = host.henvcfg & HENVCFG_STCE && isa_has("sstc");
+}
+
+// What the guest's tree gets from the host's, as far as guest.dts has room for
+// it.  What the host lacks becomes zeros.  A device whose "compatible" is empty
+// has no driver.
+static const struct {
+    const char *node, *name;
+} copies[] = {{NULL, "timebase-frequency"},
+              {NULL, "rng-seed"},
+              {NULL, "mmu-type"},
+              {NULL, "riscv,cbom-block-size"},
+              {NULL, "riscv,cboz-block-size"},
+              {"ns16550a", "interrupts"},
+              {"google,goldfish-rtc", "interrupts"},
+              {"google,goldfish-rtc", "compatible"},
+              {"sifive,test1", "compatible"}};
+
+// Completes the guest's device tree, FDT, with what only the host can tell.  It
+// is a copy of guest.dts.
 void finish_guest_fdt(uint32_t *fdt) {
-    // riscv,isa-extensions lists all that a guest may be told of: what needs
-    // nothing but the hart, or what init_hart() passes on.  What the host has
-    // stays, and becomes the older riscv,isa, "rv64imac_zicsr", too.
+    // In each hart's node riscv,isa-extensions lists all that we can offer a
+    // guest.  Keep what the host has: strings move forward in the list, over
+    // those that go.  The same becomes the older riscv,isa, as
+    // "rv64imac_zicsr".
     fdt_prop isa = NULL, list = NULL;
     while ((isa = fdt_find(fdt, isa, NULL, "riscv,isa"))) {
         list = fdt_find(fdt, list, NULL, "riscv,isa-extensions");
-        char *string = (char *)(isa + 3) + 4, *kept = (char *)(list + 3);
-        char *room = string + be32(isa[1]) - 4, *end = kept + be32(list[1]);
+        char *string = (char *)value(isa) + 4, *kept = value(list);
+        const char *end = kept + be32(list[SIZE]);
         for (const char *from = kept; from < end; from++) {
             bool take = isa_has(from) && (host.sstc || !same(from, "sstc")) &&
                         (host.henvcfg & HENVCFG_PBMTE || !same(from, "svpbmt"));
@@ -111,34 +176,22 @@ void finish_guest_fdt(uint32_t *fdt) {
                 *kept++ = 0;
         }
         memset(kept, 0, end - kept);
-        memset(string, 0, room - string);
+        memset(string, 0, (char *)value(isa) + be32(isa[SIZE]) - string);
     }
-    // The rest is copied, as much as guest.dts has room for; what the host does
-    // not have becomes zeros, and so a device that is compatible with nothing.
-    static const struct {
-        const char *node, *name;
-    } copies[] = {{NULL, "timebase-frequency"},
-                  {NULL, "rng-seed"},
-                  {NULL, "mmu-type"},
-                  {NULL, "riscv,cbom-block-size"},
-                  {NULL, "riscv,cboz-block-size"},
-                  {"ns16550a", "interrupts"},
-                  {"google,goldfish-rtc", "interrupts"},
-                  {"google,goldfish-rtc", "compatible"},
-                  {"sifive,test1", "compatible"}};
     for (unsigned i = 0; i < LENGTH(copies); i++) {
         const char *node = copies[i].node, *name = copies[i].name;
         fdt_prop from = fdt_find(host.fdt, NULL, node, name), to = NULL;
         while ((to = fdt_find(fdt, to, node, name))) {
-            uint32_t room = be32(to[1]), size = from ? be32(from[1]) : 0;
-            memset((void *)(to + 3), 0, room);
+            uint32_t room = be32(to[SIZE]), size = from ? be32(from[SIZE]) : 0;
+            memset(value(to), 0, room);
             if (from)
-                memcpy((void *)(to + 3), from + 3, size < room ? size : room);
+                memcpy(value(to), value(from), size < room ? size : room);
         }
     }
-    // A driver may believe that no source has a larger number than this.
+    // A driver believes that no source in the PLIC has a larger number than
+    // riscv,ndev.
     fdt_prop last = fdt_find(fdt, NULL, NULL, "riscv,ndev"), source = NULL;
     while ((source = fdt_find(fdt, source, NULL, "interrupts")))
-        if (be32(source[3]) > be32(last[3]))
-            memcpy((void *)(last + 3), source + 3, 4);
+        if (be32(source[VALUE]) > be32(last[VALUE]))
+            memcpy(value(last), value(source), 4);
 }

@@ -1,14 +1,12 @@
-// What the guest is booted with, as it stands in the files, and where in its
-// RAM each of them belongs.  The Makefile gives names and numbers.
-//
-// Device tree and initramfs begin in the middle of the RAM, far behind the
-// kernel, because some kernels move them to just behind their own end.
-
-#define MIDDLE (0x80000000 + (GUEST_MIB << 19))
+// The guest's files, as they are when this is built, and where in its RAM each
+// belongs.  The Makefile passes the names of the files and all the numbers.
+// The device tree and the initramfs begin in the middle of the RAM.  Some
+// kernels copy them to just behind their own end, and that copy must not reach
+// into the original.
 
         .section .guest, "a"
         .macro  embed symbol, file
-        .balign 8                       // load() goes by eight bytes
+        .balign 8                       // load() copies eight bytes at a time
 \symbol:
         .incbin "\file"
 \symbol\()_end:
@@ -20,7 +18,7 @@
 
         .balign 8
         .globl  guest
-guest:  .dword  KERNEL_AT, kernel, kernel_end           // struct guest
-        .dword  MIDDLE, dtb, dtb_end
-        .dword  MIDDLE + 0x10000, initrd, initrd_end    // guest.dts says so
+guest:  .dword  KERNEL_AT, kernel, kernel_end   // struct guest (hv.h)
+        .dword  DTB_AT, dtb, dtb_end
+        .dword  INITRD_AT, initrd, initrd_end
         .dword  GUEST_MIB << 20, CPUS

@@ -1,20 +1,33 @@
-// The vocabulary: names and bits out of the specifications, the types, and what
-// each file offers the ones above it.  No logic lives here.
+// The vocabulary: names and bits from the specifications, our types, and the
+// functions that each file offers.  There is no logic here, so you need not
+// read it first.  Come back when you meet a name that you don't know.
 //
-// "Priv." is the RISC-V Privileged Architecture, 20240411 or later, with its
-// chapters on the hypervisor extension, Sstc and Smstateen; "SBI" the
-// Supervisor Binary Interface 2.0; "16550" the data sheet of National's
-// PC16550D.
+// A hart is a hardware thread, what others call a core.  It has modes.  VS-mode
+// is the guest's kernel, VU-mode its programs.  HS-mode is us: S-mode on a hart
+// with the hypervisor extension H.  M-mode is the firmware, OpenSBI, which we
+// call by the SBI.  A trap from VS- or VU-mode to us is a VM exit, or exit for
+// short.  Traps that we have delegated go to VS-mode without us.
+//
+// In HS-mode sstatus.SIE is always 0, so no interrupt gets in while our own
+// code runs.  While the guest runs, an interrupt of ours is an exit if sie lets
+// it through.
+//
+// The comments cite three specifications.  "Priv." is the RISC-V Instruction
+// Set Manual, Volume II: Privileged Architecture, version 20250508, with its
+// chapters on the hypervisor extension H, Sstc, Smstateen and Ssdbltrp.  "SBI"
+// is the Supervisor Binary Interface 2.0.  "virtio" is Virtual I/O Device 1.2.
 #pragma once
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-// Guest-physical: what the guest takes for physical.  Host-physical: what the
-// memory bus sees; we run with satp = Bare, so it is also a C pointer.  Guest-
-// virtual: what a program in the guest sees.
-typedef uint64_t gpa_t, hpa_t, gva_t;
+// Three kinds of addresses.  A guest-virtual address is what a program in the
+// guest uses.  The guest's own page tables translate it to a guest-physical
+// address, which the guest takes for a real one.  Our page tables translate
+// that to a host-physical address, which is what the memory bus sees.  We run
+// with satp = Bare, that is without translation, so it is also a C pointer.
+typedef uint64_t gva_t, gpa_t, hpa_t;
 
 #define MIB (1ul << 20)
 #define GIB (1ul << 30)
@@ -22,12 +35,13 @@ typedef uint64_t gpa_t, hpa_t, gva_t;
 #define MAX_HARTS 8
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
-#include <csr.h> // csr_read() and its like
+#include <csr.h> // csr_read(), fence() and other single instructions
 
 // --- Bits of the CSRs --------------------------------------------------------
 
-// scause, vscause, and of a guest that has an M-mode, mcause (Priv. "Supervisor
-// Cause Register", with H); hedeleg and medeleg have a bit for each
+// scause: why the hart trapped (Priv. "Supervisor Cause (scause) Register", and
+// its table with H).  vscause and mcause use the same numbers, and hedeleg and
+// medeleg have a bit for each of them.
 #define CAUSE_INTERRUPT (1ul << 63)
 enum {
     CAUSE_FETCH_MISALIGNED = 0,
@@ -51,9 +65,9 @@ enum {
     CAUSE_STORE_GUEST_PAGE_FAULT = 23,
 };
 
-// What the guest can deal with goes straight to it: all that an S-mode kernel
-// is used to see.  Not delegated: ecall out of VS-mode, guest page faults,
-// virtual instructions.
+// The exceptions that go straight to the guest, without an exit: all that any
+// S-mode kernel handles for itself.  The others are for us: ecall from VS-mode,
+// guest page faults and virtual instructions.
 #define HEDELEG                                                                \
     (1 << CAUSE_FETCH_MISALIGNED | 1 << CAUSE_FETCH_ACCESS |                   \
      1 << CAUSE_ILLEGAL_INSTRUCTION | 1 << CAUSE_BREAKPOINT |                  \
@@ -63,24 +77,24 @@ enum {
      1 << CAUSE_STORE_PAGE)
 
 enum {
-    // sip and sie: our own interrupts
+    // in sip and sie: our own interrupts
     SIP_SSIP = 1 << 1, // software: an IPI
     SIP_STIP = 1 << 5, // timer
     SIP_SEIP = 1 << 9, // external: the PLIC
-    // hvip and hideleg: the guest's
+    // in hvip and hideleg: the same three for the guest
     HVIP_VSSIP = 1 << 2,
     HVIP_VSTIP = 1 << 6,
     HVIP_VSEIP = 1 << 10,
 };
 
-// sstatus and vsstatus share one layout
+// sstatus, and vsstatus, which has the same layout
 enum {
     SSTATUS_SIE = 1 << 1,       // interrupts are on
-    SSTATUS_SPIE = 1 << 5,      // they were, before the trap
-    SSTATUS_SPP = 1 << 8,       // it came from S-mode, not from U-mode
+    SSTATUS_SPIE = 1 << 5,      // they were on before the trap
+    SSTATUS_SPP = 1 << 8,       // the trap came from S-mode, not from U-mode
     SSTATUS_VS = 3 << 9,        // vector registers may be used
     SSTATUS_FS = 3 << 13,       // floating-point registers may be used
-    SSTATUS_MXR = 1 << 19,      // what may be executed may be read
+    SSTATUS_MXR = 1 << 19,      // executable pages may be read, too
     SSTATUS_UXL_64 = 2ul << 32, // U-mode has 64 bits
 };
 
@@ -90,23 +104,23 @@ enum {
     HSTATUS_VTW = 1 << 21,       // WFI in VS-mode traps
     HSTATUS_VSXL_64 = 2ul << 32, // VS-mode has 64 bits
 
-    HENVCFG_CBIE_FLUSH = 1 << 4, // cbo.inval flushes: it writes back, too
-    HENVCFG_CBCFE = 1 << 6,      // cbo.clean and cbo.flush
-    HENVCFG_CBZE = 1 << 7,       // cbo.zero
-    HENVCFG_ADUE = 1ul << 61,    // the hart sets A and D of the guest's PTEs
-    HENVCFG_PBMTE = 1ul << 62,   // memory types in the guest's PTEs
+    HENVCFG_CBIE_FLUSH = 1 << 4, // the guest's cbo.inval works, as a cbo.flush
+    HENVCFG_CBCFE = 1 << 6,      // the guest may use cbo.clean and cbo.flush
+    HENVCFG_CBZE = 1 << 7,       // the guest may use cbo.zero
+    HENVCFG_ADUE = 1ul << 61,    // the hart sets A and D in the guest's PTEs
+    HENVCFG_PBMTE = 1ul << 62,   // the guest's PTEs have memory types
 };
-#define HENVCFG_STCE (1ul << 63) // stimecmp is the guest's vstimecmp
+#define HENVCFG_STCE (1ul << 63)      // the guest's stimecmp is vstimecmp
+#define HSTATEEN0_ENVCFG (1ul << 62)  // the guest has senvcfg
+#define HGATP_MODE_SV39X4 (8ul << 60) // how the second stage translates
 
-#define HSTATEEN0_ENVCFG (1ul << 62) // senvcfg is the guest's
-
-#define HGATP_MODE_SV39X4 (8ul << 60)
+// Entries of page tables, the guest's and ours
 enum {
     PTE_V = 1 << 0, // valid
-    PTE_R = 1 << 1,
-    PTE_W = 1 << 2,
-    PTE_X = 1 << 3,
-    PTE_U = 1 << 4, // for user mode
+    PTE_R = 1 << 1, // may be read
+    PTE_W = 1 << 2, // may be written
+    PTE_X = 1 << 3, // may be executed
+    PTE_U = 1 << 4, // by user mode
     PTE_A = 1 << 6, // accessed
     PTE_D = 1 << 7, // dirty
 };
@@ -141,13 +155,14 @@ enum {
     SBI_REMOTE_HFENCE_GVMA = 4,
     SBI_REMOTE_HFENCE_VVMA_ASID = 5,
     SBI_REMOTE_HFENCE_VVMA = 6,
-    // types of SRST, and the reason that is not 0
+    // types of SRST's reset, and its reason
     SBI_SRST_SHUTDOWN = 0,
     SBI_SRST_WARM_REBOOT = 2,
     SBI_SRST_FAILURE = 1,
 };
 
-// --- The machine the guest sees; guest.dts says the same to the guest --------
+// --- The machine that the guest sees, as guest.dts describes it to the guest
+// --
 
 #define GUEST_TEST 0x00100000ul
 #define GUEST_RTC 0x00101000ul
@@ -159,63 +174,95 @@ enum {
 enum {
     PLIC_SIZE = 0x600000,
     VIRTIO_SLOTS = 8,
-    // what a store to the test device asks for, in its lower half
-    TEST_FAIL = 0x3333, // end, with the upper half as the exit status
-    TEST_PASS = 0x5555, // end
-    TEST_RESET = 0x7777,
+    // what the lower 16 bits of a store to the test device ask for
+    TEST_FAIL = 0x3333,  // QEMU ends, with the upper 16 bits as exit status
+    TEST_PASS = 0x5555,  // QEMU ends
+    TEST_RESET = 0x7777, // the machine starts again
 };
 
 // --- Types -------------------------------------------------------------------
 
-// One VM exit, as the hart reports it, and what came of it.
-struct exit {
-    uint64_t time, end; // ticks: the guest has left, and goes on
-    uint64_t cause, pc; // scause; sepc, the guest instruction that left
-    uint64_t tval;      // stval: guest-virtual address, or the instruction
-    gpa_t gpa;          // htval and the low bits of stval
-    uint64_t inst;      // htinst, or what stands at pc, of a load or store
-    uint64_t value;     // what was read from a device, or written
-    uint64_t call;      // a7 and the lower half of a6: an SBI call
-};
+// What find_host() found out about the machine below us.
+extern struct host {
+    const uint32_t *fdt; // our copy of its device tree
+    const char *isa;     // what its harts can do, as "rv64imach_zicsr_sstc"
+    hpa_t plic, uart;
+    hpa_t test, rtc; // 0: it has none
+    uint64_t *root;  // root of the second stage's page table, Sv39x4
+    uint64_t henvcfg;
+    bool sstc;             // its harts compare time with vstimecmp themselves
+    _Atomic int booted;    // a hart has begun to set the machine up
+    _Atomic int resetting; // all harts but one must stop
+} host;
 
-// Where a hart of the guest's begins, and with what in a1.
-struct start {
-    _Atomic gpa_t pc; // 0: nowhere yet
-    uint64_t opaque;
+// A property in a flattened device tree: the address of its token FDT_PROP.
+typedef const uint32_t *fdt_prop;
+
+// The guest, as it is built into our image (guest.S).  It is entered where its
+// kernel begins.
+extern const struct guest {
+    struct file {
+        gpa_t gpa;               // where it belongs
+        const char *start, *end; // where it is in our image
+    } kernel, dtb, initrd;
+    uint64_t ram_size, harts; // bytes, number
+} guest;
+
+// One VM exit: what the hart reported, and what became of it.
+struct exit {
+    uint64_t time, end; // ticks: when the guest left, and when it went on
+    uint64_t cause, pc; // scause; sepc, the guest's instruction that left
+    uint64_t tval;      // stval: a guest-virtual address, or the instruction
+    gpa_t gpa;          // htval, and the lowest two bits from stval
+    uint64_t inst;      // of a load or store: htinst, or the code at pc
+    uint64_t value;     // of a load or store: what was read or written
+    uint64_t call;      // of an SBI call: a7, and the lower half of a6
 };
 
 // One virtual hart.  It runs on the hart of the same number and nowhere else.
-// Its first page has the hart's stack at its end: what an exit touches is close
-// together, because the switch between guest and hypervisor has flushed the
-// TLB, and each page costs a refill.  Behind it is the flight recorder: the
-// last exits, as many as make it 512 KiB in all, which boot.S knows.
+//
+// The hart's stack is at the end of its first page, so an exit touches few
+// pages. That matters because QEMU flushes the TLB whenever a hart enters or
+// leaves a guest, and each page that we touch then has to be looked up again.
+// Behind that page is the flight recorder, which holds the last exits.  It
+// fills the rest of the 512 KiB that a vcpu has.
+enum { LOG_LENGTH = ((1 << 19) - PAGE) / sizeof(struct exit) };
 extern struct vcpu {
-    uint64_t regs[32];      // x0 to x31; trap.S knows that they come first
-    uint64_t hart;          // mhartid, the guest's and ours
+    uint64_t regs[32];      // x0 to x31
+    uint64_t hart;          // mhartid, the same for the guest and for us
     _Atomic uint64_t state; // HART_STARTED and so on (SBI 9)
-    struct exit *exit;      // why it is not running
-    struct mmode *mmode;    // of a guest that began in M-mode, else NULL
-    struct start start;     // where it shall begin: see start_hart()
-    uint64_t exits;         // so far; number n is in log[n % 7224]
-    struct exit log[7224] __attribute__((aligned(PAGE)));
+    struct exit *exit;      // the exit that is being handled
+    struct mmode *mmode;    // NULL unless the guest began in M-mode
+    _Atomic gpa_t start_pc; // where it is to begin; 0: nowhere yet
+    uint64_t start_opaque;  // and what it finds in a1 then
+    uint64_t exits;         // number n is in log[n % LOG_LENGTH]
+    struct exit log[LOG_LENGTH] __attribute__((aligned(PAGE)));
 } __attribute__((aligned(PAGE))) vcpus[MAX_HARTS];
+// boot.S finds a hart's stack by these numbers, trap.S its registers.
+_Static_assert(!offsetof(struct vcpu, regs) && sizeof(struct vcpu) == 1 << 19 &&
+                   offsetof(struct vcpu, log) == PAGE,
+               "struct vcpu is not as boot.S and trap.S expect it");
 
-// A load or store at an address that is no memory.
+// What comes back from an SBI call.
+struct sbiret {
+    long error, value;
+};
+
+// A load or store at an address that is not memory.
 struct access {
-    bool store;       // store or AMO; else load
+    bool store;       // a store or an AMO, else a load
     bool sign_extend; // LB, LH and LW fill the register with the sign
     uint8_t width;    // bytes: 1, 2, 4 or 8
-    uint8_t reg;      // where the value goes to or comes from
-    uint8_t base;     // where the address is, less an offset
-    uint8_t low;      // the lower bits of that offset
-    uint8_t length;   // of the instruction in bytes: 2 or 4
-    uint64_t offset;  // from the device's base, aligned to width
-    uint64_t value;   // read, or to be written
+    uint8_t reg;      // the register that the value goes to or comes from
+    uint8_t base;     // the register with the address
+    uint8_t low;      // the lowest bits of the offset that is added to it
+    uint64_t offset;  // from the beginning of the device, aligned to width
+    uint64_t value;   // what was read, or what is to be written
 };
 
 // A device.  WIDTHS has a bit for each width that its registers have.  ACCESS
-// does what A says, and returns false if there is no such register: the guest
-// gets an access fault.
+// does what A says.  It returns false if there is no such register, and then
+// the guest takes an access fault.
 struct device {
     gpa_t base;
     uint64_t size;
@@ -223,57 +270,58 @@ struct device {
     bool (*access)(struct vcpu *v, struct access *a);
 };
 
-// A property in a flattened device tree: where its token FDT_PROP stands.
-typedef const uint32_t *fdt_prop;
+// --- What each file offers, in the order of reading --------------------------
 
-struct sbiret {
-    long error, value;
-};
-
-// What main() found out about the machine below.
-extern struct host {
-    const uint32_t *fdt; // our copy of its device tree
-    const char *isa;     // its harts', as "rv64imach_zicsr_sstc"
-    hpa_t plic, uart;
-    hpa_t test;     // 0: it has none
-    uint64_t *root; // of the second stage of translation, Sv39x4
-    uint64_t henvcfg;
-    bool sstc;             // its harts compare time with vstimecmp themselves
-    _Atomic int running;   // the first one has begun to run
-    _Atomic int resetting; // all but one shall stop
-} host;
-
-// The guest as it was built into us (guest.S).  It is entered where the kernel
-// begins.
-extern const struct guest {
-    struct part {
-        gpa_t gpa; // where it belongs
-        const char *start, *end;
-    } kernel, dtb, initrd;
-    uint64_t ram_size, harts; // bytes, number
-} guest;
-
-// --- What each file offers the ones above it ---------------------------------
-
-// boot.S, trap.S, guest.S, hv.ld
-_Noreturn void enter_guest(struct vcpu *v);
-long hlvx_hu(gva_t gva, uint64_t mxr);
+// boot.S and hv.ld
 extern char boot[], hv_end[];
 
-// hv.c
-unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval);
-_Noreturn void start_guest(struct vcpu *v, gpa_t pc, uint64_t opaque);
-_Noreturn void stop_hart(struct vcpu *v);
-void stop_others(struct vcpu *v);
-void say_stuck(struct vcpu *v, uint64_t cause, uint64_t was, gva_t pc);
-
-// mmio.c
-unsigned handle_mmio(struct vcpu *v);
+// mem.c
+void init_memory(hpa_t ram_end, uint64_t size);
+void *alloc(uint64_t size, uint64_t align);
+void map_guest(gpa_t gpa, hpa_t hpa, uint64_t size, uint64_t perm);
+void *guest_ptr(gpa_t gpa, uint64_t size);
+long fetch(gva_t pc, uint64_t mxr);
 void access_memory(hpa_t at, struct access *a);
+void *memcpy(void *to, const void *from, size_t n);
+void *memset(void *to, int c, size_t n);
+
+// fdt.c
+fdt_prop fdt_find(const uint32_t *fdt, fdt_prop after, const char *string,
+                  const char *name);
+uint64_t fdt_number(fdt_prop reg, unsigned n);
+bool isa_has(const char *extension);
+void find_host(const uint32_t *fdt);
+void finish_guest_fdt(uint32_t *fdt);
+
+// hart.c
+_Noreturn void stop_hart(struct vcpu *v);
+_Noreturn void start_guest(struct vcpu *v, gpa_t pc, uint64_t opaque);
+bool start_hart(uint64_t hart, gpa_t pc, uint64_t opaque);
+void stop_others(struct vcpu *v);
+unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval);
+
+// trap.S
+_Noreturn void enter_guest(struct vcpu *v);
+long hlvx_hu(gva_t gva, uint64_t mxr);
 
 // sbi.c
 unsigned handle_sbi(struct vcpu *v);
-struct sbiret start_hart(uint64_t hart, gpa_t pc, uint64_t opaque);
+
+// mmio.c
+unsigned handle_mmio(struct vcpu *v);
+
+// uart.c
+bool uart_access(struct vcpu *v, struct access *a);
+bool test_access(struct vcpu *v, struct access *a);
+
+// plic.c
+void plic_init(struct vcpu *v);
+void plic_show(struct vcpu *v, bool on);
+bool plic_access(struct vcpu *v, struct access *a);
+
+// virtio.c
+void virtio_init(void);
+bool virtio_access(struct vcpu *v, struct access *a);
 
 // mmode.c
 void mmode_init(void);
@@ -283,50 +331,24 @@ bool mmode_pending(struct vcpu *v);
 void mmode_interrupt(struct vcpu *v);
 bool clint_access(struct vcpu *v, struct access *a);
 
-// virtio.c
-bool virtio_access(struct vcpu *v, struct access *a);
-void virtio_init(void);
-
-// uart.c
-bool uart_access(struct vcpu *v, struct access *a);
-bool test_access(struct vcpu *v, struct access *a);
-
-// plic.c
-bool plic_access(struct vcpu *v, struct access *a);
-void plic_init(struct vcpu *v);
-void plic_show(struct vcpu *v, bool on);
-
-// mem.c
-void init_memory(hpa_t ram_end, uint64_t size);
-void *alloc(uint64_t size, uint64_t align);
-void map_guest(gpa_t gpa, hpa_t hpa, uint64_t size, uint64_t perm);
-void *guest_ptr(gpa_t gpa, uint64_t size);
-long fetch(gva_t pc, uint64_t mxr);
-void *memcpy(void *to, const void *from, size_t n);
-void *memset(void *to, int c, size_t n);
-
-// fdt.c
-uint64_t fdt_size(const uint32_t *fdt);
-fdt_prop fdt_find(const uint32_t *fdt, fdt_prop after, const char *node,
-                  const char *name);
-uint64_t fdt_number(fdt_prop reg, unsigned n);
-void finish_guest_fdt(uint32_t *fdt);
-bool isa_has(const char *extension);
-
 // print.c
 struct sbiret host_sbi(uint64_t id, uint64_t function, const uint64_t *a);
 void printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void say_stuck(struct vcpu *v, uint64_t cause, uint64_t was, gva_t pc);
 _Noreturn void shut_down(uint32_t how);
 
-// A line of ours on the console.
+// Prints a line of ours on the console.  Each %lx in it stands for an unsigned
+// long, in hexadecimal.
 #define say(...) (printf("hv: " __VA_ARGS__), printf("\r\n"))
 
-// The end, because the machine or the guest's files are not as they must be, or
-// because of a bug of ours.  Never for anything that a running guest does.
+// Prints a line and ends everything.  This is for a machine or files that we
+// can't work with, and for bugs of ours.  Nothing that a running guest does may
+// lead here.
 #define die(...)                                                               \
     (printf("hv: " __VA_ARGS__), printf("\r\n"), shut_down(1 << 16 | TEST_FAIL))
 
-// Something about the guest that a user would like to know, once.
+// Prints a line, but only the first time that it gets here: something about the
+// guest that its user should know.
 #define say_once(...)                                                          \
     do {                                                                       \
         static _Atomic int said_;                                              \

@@ -1,14 +1,34 @@
-// Memory: a bump allocator, the guest's second stage of address translation,
-// and the only door from a number that a guest gave to a pointer that we use.
+// Memory: an allocator that only ever gives, the guest's second stage of
+// address translation, and the only door from a guest-physical address in RAM
+// to a pointer.
 
 #include "hv.h"
 
-static hpa_t heap, heap_end;
-static char *guest_ram; // HPA of GUEST_RAM
+static hpa_t heap, heap_end; // what alloc() has not given away yet
+static char *guest_ram;      // HPA of GUEST_RAM
 static uint64_t guest_ram_size;
 
-// SIZE bytes, zeroed, aligned to ALIGN (a power of two).  Nothing is ever given
-// back: what we allocate lives as long as the guest.
+// Divides the RAM between the end of our image and RAM_END.  The guest gets
+// SIZE bytes, aligned so that few and large page table entries can map them.
+// alloc() gets what lies below.  Above the guest's RAM there is nothing of
+// ours: what the alignment leaves there stays unused.  virtio.c relies on that.
+void init_memory(hpa_t ram_end, uint64_t size) {
+    heap = (hpa_t)hv_end;
+    heap_end = (ram_end - size) & -(size < GIB ? 2 * MIB : GIB);
+    // 512 queues of 20 KiB in all virtio slots, and some page tables, take less
+    // than 16 MiB.  So a guest can't make us run out of memory.
+    if (size > ram_end || heap_end < heap + 16 * MIB)
+        die("the guest wants %lx bytes of RAM, the host has %lx left", size,
+            ram_end - heap);
+    guest_ram = (char *)heap_end;
+    guest_ram_size = size;
+    host.root = alloc(16 * 1024, 16 * 1024);
+    map_guest(GUEST_RAM, heap_end, size, PTE_R | PTE_W | PTE_X);
+}
+
+// Returns SIZE bytes of zeros, aligned to ALIGN, a power of two.  Nothing is
+// ever given back, because all that we allocate lives as long as the guest.
+// While the guest runs only virtio.c allocates, and it holds its lock.
 void *alloc(uint64_t size, uint64_t align) {
     hpa_t start = (heap + align - 1) & -align;
     if (start > heap_end || size > heap_end - start)
@@ -17,18 +37,23 @@ void *alloc(uint64_t size, uint64_t align) {
     return memset((void *)start, 0, size);
 }
 
-// The second stage of translation is Sv39x4: Sv39 with a root of 2,048 entries
-// instead of 512, so that a guest-physical address has 41 bits (Priv. "Guest-
-// Physical Address Translation").
+// Maps SIZE bytes at GPA to HPA with the permissions PERM: PTE_R, PTE_W, PTE_X.
+// PERM = 0 unmaps them, and then every access there is an exit.
 //
-// Maps SIZE bytes at GPA to HPA with the permissions PERM (PTE_R, PTE_W,
-// PTE_X; 0: so that every access is an exit), by the largest leaves that fit: 1
-// GiB, 2 MiB or 4 KiB.  The larger the leaf, the shorter the walk of the second
-// stage, and each of the up to three steps of the guest's own walk needs one.
-// G-stage leaves must say U, because every access by a guest counts as one by a
-// user; A and D are set beforehand, or the first access would fault on a hart
-// that leaves them to software.  What is there already must not be a larger
-// leaf: it would be taken for a table.
+// The second stage of translation is Sv39x4.  That is Sv39 with a root of 2,048
+// entries in place of 512, so that a guest-physical address has 41 bits (Priv.
+// "Guest Physical Address Translation").
+//
+// An entry (PTE) has the number of a page from bit 10 on.  It is the address of
+// the next table, or, if it has a permission, a leaf, which maps 1 GiB, 2 MiB
+// or 4 KiB.  We use the largest leaves that fit.  Every step of the guest's own
+// page walk reads a PTE at a guest-physical address, which takes a whole walk
+// of the second stage.  Larger leaves make those walks shorter.
+//
+// A leaf needs PTE_U, because every access by a guest counts as one from user
+// mode.  A and D are set here, or the first access would fault on a hart that
+// leaves them to software.  Do not map a part of a larger leaf again: that leaf
+// would be taken for a table.
 void map_guest(gpa_t gpa, hpa_t hpa, uint64_t size, uint64_t perm) {
     while (size) {
         uint64_t leaf = GIB;
@@ -48,20 +73,23 @@ void map_guest(gpa_t gpa, hpa_t hpa, uint64_t size, uint64_t perm) {
     }
 }
 
-// The host's view of SIZE bytes of guest RAM at GPA, or NULL if one of them is
-// not RAM.  Written so that nothing can overflow, whatever the guest passes.
+// Returns a pointer to SIZE bytes of the guest's RAM at GPA, or NULL if any of
+// them is not RAM.  The guest may pass any values, up to the largest.
 void *guest_ptr(gpa_t gpa, uint64_t size) {
-    uint64_t offset = gpa - GUEST_RAM; // of a smaller GPA: a huge one
+    uint64_t offset = gpa - GUEST_RAM; // of a GPA below the RAM: a huge one
     if (offset > guest_ram_size || size > guest_ram_size - offset)
         return NULL;
     return guest_ram + offset;
 }
 
-// Reads the guest's instruction at PC, two bytes at a time, because it may
-// cross a page.  Returns -1 if the guest itself could not fetch it.  HLVX reads
-// what can be executed, but in QEMU 7.2 only with MXR if it can't be read, too.
-// That comes second, because changing MXR flushes the TLB there: MXR is 0, and
-// SSTATUS_MXR when this calls itself.
+// Reads the guest's instruction at PC.  Returns -1 if the guest could not fetch
+// it either.  It reads two bytes at a time, because an instruction may cross a
+// page.
+//
+// The instruction HLVX (trap.S) reads what the guest may execute, even if it
+// may not read it.  On QEMU 7.2 it needs sstatus.MXR for that.  But there a
+// change of MXR flushes the TLB, so we first try without: callers pass MXR = 0,
+// and we call ourselves with SSTATUS_MXR.
 long fetch(gva_t pc, uint64_t mxr) {
     long low = hlvx_hu(pc, mxr);
     long high = (low & 3) == 3 ? hlvx_hu(pc + 2, mxr) : 0;
@@ -70,25 +98,20 @@ long fetch(gva_t pc, uint64_t mxr) {
     return mxr ? -1 : fetch(pc, SSTATUS_MXR);
 }
 
-// Divides what lies between our own image and RAM_END: SIZE bytes at the end
-// are the guest's RAM, aligned like the leaf that can map them, the rest is for
-// alloc().  What the alignment leaves behind the guest's RAM stays unused:
-// virtio.c relies on it.
-void init_memory(hpa_t ram_end, uint64_t size) {
-    heap = (hpa_t)hv_end;
-    heap_end = (ram_end - size) & -(size < GIB ? 2 * MIB : GIB);
-    // 16 MiB: more than all queues of all slots take (virtio.c), so that it is
-    // never the guest who runs us out of memory.
-    if (size > ram_end || heap_end < heap + 16 * MIB)
-        die("the guest wants %lx bytes of RAM, the host has %lx left", size,
-            ram_end - heap);
-    guest_ram = (char *)heap_end;
-    guest_ram_size = size;
-    host.root = alloc(16 * 1024, 16 * 1024);
-    map_guest(GUEST_RAM, heap_end, size, PTE_R | PTE_W | PTE_X);
+// Does the load or store A at AT, a register of the host's or memory.
+void access_memory(hpa_t at, struct access *a) {
+#define IN_WIDTH_OF(type)                                                      \
+    if (a->width == sizeof(type) && a->store)                                  \
+        *(volatile type *)at = a->value;                                       \
+    else if (a->width == sizeof(type))                                         \
+        a->value = *(volatile type *)at;
+    IN_WIDTH_OF(uint8_t)
+    IN_WIDTH_OF(uint16_t)
+    IN_WIDTH_OF(uint32_t)
+    IN_WIDTH_OF(uint64_t)
 }
 
-// The compiler calls these for assignments of structures, too.
+// The compiler calls these two for assignments of structures, too.
 void *memcpy(void *to, const void *from, size_t n) {
     for (size_t i = 0; i < n; i++)
         ((char *)to)[i] = ((const char *)from)[i];

@@ -1,22 +1,27 @@
-// A load or store that hit no memory: find out what the guest's instruction
-// asks for, find the device, move the value.
+// A load or store at an address that is not memory.  handle_mmio(), at the end,
+// finds out what the guest's instruction asks for, finds the device and moves
+// the value.  The functions before it are its steps, in this order: decode the
+// instruction, find the device.
 
 #include "hv.h"
 
+// Where the devices are, and the widths of their registers in bytes
 static const struct device devices[] = {
     {GUEST_PLIC, PLIC_SIZE, 4, plic_access},
-    {GUEST_VIRTIO, VIRTIO_SLOTS *PAGE, 7, virtio_access},
-    {GUEST_UART, 8, 15, uart_access},
-    {GUEST_TEST, 4, 6, test_access},
-    {GUEST_CLINT, 0xc000, 12, clint_access},
+    {GUEST_VIRTIO, VIRTIO_SLOTS *PAGE, 1 | 2 | 4, virtio_access},
+    {GUEST_UART, 8, 1 | 2 | 4 | 8, uart_access},
+    {GUEST_TEST, 4, 2 | 4, test_access},
+    {GUEST_CLINT, 0xc000, 4 | 8, clint_access},
 };
 
-// The compressed loads and stores.  Quadrant 0 names two of x8 to x15, quadrant
-// 2 is relative to the stack pointer and names any register (ISA manual, "C"
-// extension); funct3 100 in quadrant 0 is Zcb's.
+// Decodes a compressed load or store (ISA manual, "C" extension), of 16 bits.
+// The lowest two bits are its quadrant.  In quadrant 0 it names two registers
+// out of x8 to x15.  In quadrant 2 it uses the stack pointer and names any
+// register.  Binary 100 in funct3, in quadrant 0, is the extension Zcb's.
+// Offsets are multiples of the width, so a->low stays 0.  Returns false for any
+// other instruction.
 static bool decode_compressed(uint16_t inst, struct access *a) {
     unsigned quadrant = inst & 3, funct3 = inst >> 13;
-    a->length = 2;
     a->store = funct3 & 4;
     a->base = quadrant == 0 ? 8 + (inst >> 7 & 7) : 2;
     a->reg = inst >> (quadrant == 0 || a->store ? 2 : 7) & 31;
@@ -31,22 +36,27 @@ static bool decode_compressed(uint16_t inst, struct access *a) {
     }
     a->width = funct3 & 1 ? 8 : 4;
     a->sign_extend = a->width == 4;
-    // funct3: x10 a word, x11 a doubleword, x01 floating point
+    // funct3, binary: ?10 a word, ?11 a doubleword, ?01 floating point
     return quadrant != 1 && funct3 & 2;
 }
 
-// Decodes INST, which may be a 32-bit instruction, a compressed one, or
-// htinst's transformed one: that is the 32-bit form with other operands in
-// place of address and offset, and with bit 1 clear if the original had two
-// bytes (Priv. "Transformed Instruction or Pseudoinstruction for mtinst or
-// htinst"). False for anything but an integer load or store.  A->store is what
-// the hart says, which of an AMO may be wrong.
+// Decodes INST into A.  Returns false for anything but an integer load or
+// store.
+//
+// INST is the guest's own instruction, or, if TRANSFORMED, what htinst says of
+// it (Priv. "Transformed Instruction or Pseudoinstruction for mtinst or
+// htinst").  That is the 32-bit form of the instruction, with two changes: bit
+// 1 is clear if the original had two bytes, and in place of the base register
+// it has the "Addr. Offset", see handle_mmio().
+//
+// A->store is what the cause of the exit says, until the instruction says it.
+// For an AMO the cause may be wrong.  No device takes an AMO, but the guest's
+// fault must be of the right kind.
 static bool decode(uint32_t inst, bool transformed, struct access *a) {
     if (!transformed && (inst & 3) != 3)
         return decode_compressed(inst, a);
     unsigned opcode = inst >> 2 & 31, funct3 = inst >> 12 & 7;
     bool load = opcode == 0x00, store = opcode == 0x08, amo = opcode == 0x0b;
-    a->length = inst & 2 ? 4 : 2;
     a->width = 1 << (funct3 & 3);
     a->sign_extend = load && !(funct3 & 4);
     a->reg = inst >> (store ? 20 : 7) & 31;
@@ -57,22 +67,8 @@ static bool decode(uint32_t inst, bool transformed, struct access *a) {
     return (load && funct3 != 7) || (store && funct3 < 4);
 }
 
-// Does what A says with what stands AT an address of the host's, a register or
-// memory, in A's width.
-void access_memory(hpa_t at, struct access *a) {
-#define IN_WIDTH_OF(type)                                                      \
-    if (a->width == sizeof(type) && a->store)                                  \
-        *(volatile type *)at = a->value;                                       \
-    else if (a->width == sizeof(type))                                         \
-        a->value = *(volatile type *)at;
-    IN_WIDTH_OF(uint8_t)
-    IN_WIDTH_OF(uint16_t)
-    IN_WIDTH_OF(uint32_t)
-    IN_WIDTH_OF(uint64_t)
-}
-
-// Finds the device at GPA and lets it do what A says.  False if there is none,
-// or if it has no register of this width there.
+// Finds the device at GPA and lets it do what A says.  Returns false if there
+// is no device, or if it has no register of this width there.
 static bool access_device(struct vcpu *v, struct access *a, gpa_t gpa) {
     const struct device *d = devices;
     while (gpa - d->base >= d->size)
@@ -93,41 +89,35 @@ static bool access_device(struct vcpu *v, struct access *a, gpa_t gpa) {
     return true;
 }
 
-// Whether A begins before the address that faulted.  An access that is not
-// aligned may begin in RAM and end in a device, and then the hart reports the
-// address where the device begins.  htinst says how far that is from the
-// beginning, in its field "Addr. Offset", where other instructions have their
-// base register.  Without htinst we compare the lower bits of both addresses:
-// they differ, because an access that crosses a page is not aligned.
-static bool begins_elsewhere(struct vcpu *v, struct access *a,
-                             bool transformed) {
-    return transformed
-               ? a->base
-               : (v->regs[a->base] + a->low - v->exit->tval) & (a->width - 1);
-}
-
-// A guest page fault.  Returns how far to move the guest's pc.
+// Handles a guest page fault.  Returns how far to move the guest's pc.
 unsigned handle_mmio(struct vcpu *v) {
     struct exit *e = v->exit;
     if (e->cause == CAUSE_FETCH_GUEST_PAGE_FAULT)
         return inject(v, CAUSE_FETCH_ACCESS, e->tval);
 
-    // htinst is the instruction, transformed, or 0 from a hart that does not
-    // tell.  An even value that is not 0 means that no instruction of the guest
-    // asked for this address but the hart's own walk of the guest's page
-    // tables: they point outside RAM.
+    // htinst has the instruction, transformed, or 0 if the hart does not tell.
+    // Any other even value tells of a walk: the hart went through the guest's
+    // own page tables, and one of them is where there is no RAM.
     struct access a = {.store = e->cause == CAUSE_STORE_GUEST_PAGE_FAULT};
-    bool transformed = e->inst & 1;
-    bool walk = e->inst && !transformed;
+    bool transformed = e->inst & 1, walk = e->inst && !transformed;
     long inst = transformed ? (long)e->inst : fetch(e->pc, 0);
-    // What we can't read the guest can't fetch: it gets the fault as its own.
+    // What we can't read, the guest can't fetch either, and takes that fault
+    // when it tries again.  On a walk it would come here again, so it gets the
+    // fault now.
     if (inst < 0)
         return walk ? inject(v, CAUSE_FETCH_ACCESS, e->tval) : 0;
-    bool done = decode(inst, transformed, &a) && !walk &&
-                !begins_elsewhere(v, &a, transformed) &&
-                access_device(v, &a, e->gpa);
+    bool known = decode(inst, transformed, &a);
+    // An access that is not aligned may begin in RAM and end in a device.  The
+    // hart then reports the address where the device begins, at a page.
+    // htinst's Addr. Offset tells how far that is from where the access begins.
+    // Without htinst compare the lowest bits of both addresses: those of the
+    // page are 0, and those of an access that crosses into it are not.
+    uint64_t begins = v->regs[a.base] + a.low;
+    bool inside = transformed ? a.base : (begins - e->tval) & (a.width - 1);
+    bool done = known && !walk && !inside && access_device(v, &a, e->gpa);
     e->inst = inst;
     e->value = a.value;
-    uint64_t fault = a.store ? CAUSE_STORE_ACCESS : CAUSE_LOAD_ACCESS;
-    return done ? a.length : inject(v, fault, e->tval);
+    if (done)
+        return (inst & 3) == 3 ? 4 : 2;
+    return inject(v, a.store ? CAUSE_STORE_ACCESS : CAUSE_LOAD_ACCESS, e->tval);
 }

@@ -1,41 +1,41 @@
-// Kernels that bring no firmware begin in M-mode (Priv. chapter 3, "Machine-
-// Level ISA").  Most set up the machine and leave by mret; some come back for
-// their traps, some never leave.
+// A kernel that brings its own firmware begins in M-mode (Priv. chapter 3,
+// "Machine-Level ISA").  Most of them set up the machine and leave M-mode with
+// an mret.  Some come back for their traps, and some never leave.
 //
-// The guest's hart has no M-mode, so VS-mode plays it: with translation and
-// S-mode's interrupts off, as they are in M-mode, and with no exception
-// delegated.  What VS-mode may not do then traps, and is done here.
+// The guest's hart has no M-mode, so we emulate it in VS-mode.  Translation and
+// S-mode's interrupts are off, as they are in M-mode, and no exception is
+// delegated.  What VS-mode may not do then traps, and we do it here.
 
 #include "hv.h"
 
-// CSRs, by the lower eight bits of their numbers 0x3.. and 0xf1., and two
-// others.
+// CSRs.  Those with numbers 0x3xx and 0xf1x are known here by their lower eight
+// bits, which differ.  The last two are counters, with their whole numbers.
 enum { MSTATUS = 0x00, MEDELEG = 0x02, MIE = 0x04, MTVEC = 0x05 };
 enum { MENVCFG = 0x0a, MHARTID = 0x14, MEPC = 0x41, MCAUSE = 0x42 };
 enum { MTVAL = 0x43, MIP = 0x44, MCYCLE = 0xb00, MINSTRET = 0xb02 };
 enum { MSTATUS_MIE = 1 << 3, MSTATUS_MPIE = 1 << 7, MSTATUS_MPP_SHIFT = 11 };
 enum { MSTATUS_M = MSTATUS_MIE | MSTATUS_MPIE | 3 << MSTATUS_MPP_SHIFT };
-enum { MSTATUS_S = 0xc6720 };           // SPIE, SPP, VS, FS, SUM, MXR: S-mode's
-enum { MSTATUS_NOT_PLAYED = 0x720000 }; // MPRV, TVM, TW, TSR
+// In mstatus: S-mode's SPIE, SPP, VS, FS, SUM and MXR; and MPRV, TVM, TW, TSR
+enum { MSTATUS_S = 0xc6720, MSTATUS_NOT_EMULATED = 0x720000 };
 enum { MIP_MSIP = 1 << 3, MIP_MTIP = 1 << 7, MIP_MEIP = 1 << 11 };
-enum { MODE_U, MODE_S, MODE_M = 3, CSRRW = 1, CSRRC = 3 };
+enum { MODE_U = 0, MODE_S = 1, MODE_M = 3, CSRRW = 1, CSRRC = 3 };
 #define INSTRUCTION_MRET 0x30200073
 
-// The CLINT (SiFive's core-local interruptor): for each hart a word msip and a
-// doubleword mtimecmp, at which time it is interrupted; and mtime.  Any hart
-// may write those of any other.
+// SiFive's core-local interruptor, CLINT.  Each hart has a word, msip, which
+// interrupts it while it is 1, and a doubleword, mtimecmp, the time at which it
+// is interrupted.  mtime is the time.  Any hart may write those of any other.
 static volatile struct {
     uint32_t msip[0x1000];
     uint64_t mtimecmp[0xfff], mtime;
 } clint;
 
 static struct mmode {
-    bool on;           // the hart plays M-mode
-    uint64_t vsatp;    // the guest's, while translation is off
-    uint64_t csr[256]; // of mstatus: M-mode's fields, and SIE while that is off
+    bool on;           // the hart is in its M-mode now
+    uint64_t vsatp;    // S-mode's, while translation is off
+    uint64_t csr[256]; // its CSRs; mstatus also has S-mode's SIE while on
 } harts[MAX_HARTS];
 
-// Before any hart runs: they will all begin in M-mode.
+// Makes all harts begin in M-mode.  Call it before any of them runs.
 void mmode_init(void) {
     for (uint64_t hart = 0; hart < guest.harts; hart++) {
         vcpus[hart].mmode = &harts[hart];
@@ -44,8 +44,9 @@ void mmode_init(void) {
     }
 }
 
-// Takes a trap into M-mode (Priv. 3.1, "mtvec" and what follows).
-static void take(struct vcpu *v, uint64_t cause, uint64_t tval) {
+// Takes a trap into M-mode (Priv. 3.1, "mtvec" and what follows).  Returns 0,
+// for "do not move the pc": it is at M-mode's handler now.
+static unsigned take(struct vcpu *v, uint64_t cause, uint64_t tval) {
     struct mmode *m = v->mmode;
     uint64_t *csr = m->csr, mode = MODE_M;
     if (!m->on) {
@@ -70,9 +71,11 @@ static void take(struct vcpu *v, uint64_t cause, uint64_t tval) {
     if (cause & CAUSE_INTERRUPT && csr[MTVEC] & 1)
         vector += 4 * (cause & 63);
     csr_write(sepc, vector);
+    return 0;
 }
 
-// Takes exception CAUSE into M-mode; false if it is S-mode's, by medeleg.
+// Takes exception CAUSE into M-mode.  Returns false if medeleg gives it to
+// S-mode.
 bool mmode_exception(struct vcpu *v, uint64_t cause, uint64_t tval) {
     struct mmode *m = v->mmode;
     if (!m->on && cause < 64 && m->csr[MEDELEG] >> cause & 1)
@@ -82,32 +85,34 @@ bool mmode_exception(struct vcpu *v, uint64_t cause, uint64_t tval) {
     return true;
 }
 
-// M-mode's bits of mip.  Its external interrupt is the one that S-mode is
-// shown.
+// Returns M-mode's bits of mip.  Its external interrupt is the same as
+// S-mode's.
 static uint64_t mip(struct vcpu *v) {
     return (clint.msip[v->hart] ? MIP_MSIP : 0) |
            (csr_read(time) >= clint.mtimecmp[v->hart] ? MIP_MTIP : 0) |
            (csr_read(hvip) & HVIP_VSEIP ? MIP_MEIP : 0);
 }
 
-// Whether an interrupt of M-mode's is pending that mie lets through.
+// Tells whether an interrupt for M-mode is pending that mie lets through.
 bool mmode_pending(struct vcpu *v) { return mip(v) & v->mmode->csr[MIE]; }
 
-// Takes it, at the end of each exit, if interrupts are on.
+// Takes such an interrupt if M-mode's interrupts are on.  Every exit ends with
+// this.
 void mmode_interrupt(struct vcpu *v) {
     struct mmode *m = v->mmode;
     uint64_t pending = mip(v) & m->csr[MIE];
+    // By their priority: external, software, timer
     uint64_t number = pending & MIP_MEIP ? 11 : pending & MIP_MSIP ? 3 : 7;
     if (pending && (!m->on || m->csr[MSTATUS] & MSTATUS_MIE))
         take(v, CAUSE_INTERRUPT | number, 0);
-    // Our own timer brings us back when it is time for the guest's.
+    // Our own timer brings us back here when it is time for the guest's.
     if (m->csr[MIE] & MIP_MTIP & ~pending) {
         csr_set(sie, SIP_STIP);
         host_sbi(SBI_EXT_TIME, 0, (uint64_t[5]){clint.mtimecmp[v->hart]});
     }
 }
 
-// Back to the mode in mstatus.MPP, and to mepc.
+// Executes mret: returns to the mode in mstatus.MPP, and to mepc.
 static unsigned mret(struct mmode *m) {
     uint64_t *status = &m->csr[MSTATUS], old = *status;
     uint64_t mode = old >> MSTATUS_MPP_SHIFT & 3;
@@ -117,7 +122,7 @@ static unsigned mret(struct mmode *m) {
     m->on = mode == MODE_M;
     if (m->on)
         return 0;
-    if (!csr_read(vsatp)) // else M-mode has set it for what comes now
+    if (!csr_read(vsatp)) // otherwise M-mode has just set it for S-mode
         csr_write(vsatp, m->vsatp);
     csr_set(vsstatus, old & SSTATUS_SIE);
     csr_write(hedeleg, m->csr[MEDELEG] & HEDELEG);
@@ -126,13 +131,15 @@ static unsigned mret(struct mmode *m) {
     return 0;
 }
 
-// An instruction that M-mode may execute, and VS-mode may not: mret, or one of
-// those that read and write a CSR.  Returns how far to move the guest's pc.
+// Handles an illegal instruction.  M-mode may execute what VS-mode may not:
+// mret, and instructions that read and write its CSRs.  Anything else becomes
+// an exception in M-mode.  (If medeleg gives it to S-mode, the hart does, and
+// it is no exit.)  Returns how far to move the guest's pc.
 unsigned handle_illegal_instruction(struct vcpu *v) {
     struct mmode *m = v->mmode;
-    // stval may be 0, and of QEMU 10 is wrong for mret.
+    // stval may be 0, and QEMU 10's is wrong for mret.
     long inst = fetch(v->exit->pc, 0);
-    if (inst < 0) // what we can't read the guest can't fetch
+    if (inst < 0) // the guest will fault when it fetches this again
         return 0;
     if (m->on && inst == INSTRUCTION_MRET)
         return mret(m);
@@ -141,9 +148,10 @@ unsigned handle_illegal_instruction(struct vcpu *v) {
     bool counter = number == MCYCLE || number == MINSTRET;
     if (!m->on || (inst & 0x7f) != 0x73 || !op ||
         (number >> 8 != 3 && ((number >> 4 != 0xf1 && !counter) || writes)))
-        return inject(v, CAUSE_ILLEGAL_INSTRUCTION, inst);
+        return take(v, CAUSE_ILLEGAL_INSTRUCTION, inst);
 
-    // Most are only remembered.  These show what S-mode has of them, too.
+    // Most of these CSRs only remember what is written.  Some show what S-mode
+    // has of them, too.  hip has the bits of S-mode's sip one place higher.
     uint64_t *csr = &m->csr[number & 0xff], old = *csr, value;
     if (counter)
         old = number == MCYCLE ? csr_read(cycle) : csr_read(instret);
@@ -163,15 +171,15 @@ unsigned handle_illegal_instruction(struct vcpu *v) {
 
     *csr = value = (old & keep) | set;
     if (csr == &m->csr[MSTATUS]) {
-        // No other bit: QEMU lets all of vsstatus through into its own mstatus.
+        // Only these bits: QEMU puts all of vsstatus into its own mstatus.
         csr_write(vsstatus, (value & MSTATUS_S) | SSTATUS_UXL_64);
         *csr &= MSTATUS_M | SSTATUS_SIE;
-        if (value & MSTATUS_NOT_PLAYED)
-            say_once("mstatus: MPRV, TVM, TW and TSR are not played");
+        if (value & MSTATUS_NOT_EMULATED)
+            say_once("mstatus: MPRV, TVM, TW and TSR are not emulated");
     } else if (csr == &m->csr[MIE]) {
         csr_write(vsie, value);
         *csr &= MIP_MSIP | MIP_MTIP | MIP_MEIP;
-    } else if (csr == &m->csr[MIP]) { // STIP: M-mode's, or stimecmp's (Sstc)
+    } else if (csr == &m->csr[MIP]) { // STIP is M-mode's, or stimecmp's
         bool stce = host.sstc && m->csr[MENVCFG] & HENVCFG_STCE;
         uint64_t its = HVIP_VSSIP | (stce ? 0 : HVIP_VSTIP);
         csr_clear(hvip, ~keep << 1 & its);
@@ -182,21 +190,22 @@ unsigned handle_illegal_instruction(struct vcpu *v) {
     return 4;
 }
 
-// The registers of the CLINT are memory of ours, and mtime is read anew.  A
-// hart that writes one tells all by an IPI, and each has a look at its own.
+// A load or store in the CLINT.  Its registers are memory of ours; only mtime
+// is read from the hart.  After a store an IPI makes each hart look at its own
+// msip and mtimecmp.  Returns false if the guest has no CLINT.
 bool clint_access(struct vcpu *v, struct access *a) {
     if (!v->mmode)
         return false;
-    uint64_t time = csr_read(time); // not in clint: other harts read it, too
+    uint64_t time = csr_read(time); // a copy of our own: other harts use clint
     bool mtime = a->offset / 8 == offsetof(typeof(clint), mtime) / 8;
     if (a->offset < sizeof clint.msip)
         a->value &= 1; // it has one bit
-    fence();           // what the guest did before, then what it tells by this
+    fence();           // what the guest did before must be seen before this
     access_memory(
         mtime ? (hpa_t)&time + a->offset % 8 : (hpa_t)&clint + a->offset, a);
     if (a->store && mtime)
         say_once("CLINT: mtime can't be set");
-    fence(); // first that, then the IPI
+    fence(); // the IPI comes after that
     if (a->store)
         host_sbi(SBI_EXT_IPI, 0, (uint64_t[5]){0, -1});
     return true;

@@ -1,61 +1,64 @@
 // The platform-level interrupt controller (RISC-V PLIC specification 1.0.0).
 //
-// The guest's is the host's: a device that interrupts the host interrupts
-// nobody but the guest, with the same source number, and context 2 * hart + 1
-// is the S-mode of the hart that the vcpu of this number runs on.  So
-// priorities, enables, claims and levels are those of the real thing, on any
-// number of harts.
+// Devices are its sources, with numbers from 1 on and a priority each.  A
+// context is one mode of one hart: context 2 * hart is its M-mode, and 2 * hart
+// + 1 its S-mode.  Each context has enable bits, one for each source, and a
+// threshold: sources with a higher priority than that interrupt it.  The hart
+// then reads the claim register, which gives it the number of a source and
+// takes the interrupt back.  When it has dealt with the device it writes the
+// number to the same register, now called complete.
 //
-// Priorities, pending bits and enables are mapped for the guest to read; its
-// stores to them are exits, and passed on.  Each context has a page of its own
-// with threshold, claim and complete.  For most of the time a vcpu's is the
-// guest's, to read and to write, see plic_show().
+// The guest's PLIC is the host's.  We want no interrupts from devices
+// ourselves, so the guest can have all of it that belongs to S-mode, with the
+// same numbers of sources and harts.
+//
+// Priorities, pending bits and enables are mapped for the guest to read.  When
+// it writes one, that is an exit, and we pass it on.  Threshold and
+// claim/complete of a context are on a page of their own.  Most of the time a
+// vcpu reads and writes its own page without an exit: see plic_show().
 
 #include "hv.h"
 
-// Offsets; an enable and a context's registers are there for each context.
+// Offsets of what there is, and the sizes of one context's part in it
 enum { PENDING = 0x1000, ENABLE = 0x2000, ENABLE_SIZE = 0x80 };
 enum { CONTEXT = 0x200000, CONTEXT_SIZE = 0x1000 };
-// The page of a hart's S-mode.
+// The page of HART's S-mode
 #define CONTEXT_OF(hart) (CONTEXT + CONTEXT_SIZE * (2 * (hart) + 1))
 
-// Where the register at OFFSET is, if it is the guest's to change: a source's
-// priority or something of a vcpu's context.  Else 0: the contexts between
-// belong to the firmware, in M-mode.  A guest with an M-mode uses the context
-// of its S-mode in both modes.
-static hpa_t guests(uint64_t offset, bool mmode) {
-    if (mmode && offset >= ENABLE)
+// Passes an access on if it is to a priority, or to a context of the guest's
+// S-mode.  The contexts of M-mode are the firmware's; they read as 0, and
+// stores do nothing.  A guest with an M-mode uses the context of its S-mode for
+// both.
+bool plic_access(struct vcpu *v, struct access *a) {
+    uint64_t offset = a->offset;
+    if (v->mmode && offset >= ENABLE)
         offset |= offset < CONTEXT ? ENABLE_SIZE : CONTEXT_SIZE;
+    // Before ENABLE this wraps, and no context has such a number.
     uint64_t context = offset < CONTEXT ? (offset - ENABLE) / ENABLE_SIZE
                                         : (offset - CONTEXT) / CONTEXT_SIZE;
-    if (offset >= PENDING && (context >= 2 * guest.harts || context % 2 == 0))
-        return 0;
-    return host.plic + offset;
-}
-
-bool plic_access(struct vcpu *v, struct access *a) {
-    hpa_t reg = guests(a->offset, v->mmode);
-    if (reg) // else it reads as 0
-        access_memory(reg, a);
+    if (offset < PENDING || (context < 2 * guest.harts && context % 2 == 1))
+        access_memory(host.plic + offset, a);
     return true;
 }
 
-// Shows V an external interrupt, or takes it back.
+// Shows V an external interrupt (ON), or takes it back.
 //
-// The interrupt stays until V claims it.  Until then ours is switched off, or
-// it would bring us back at once.  And until then the claim must be an exit:
-// only so does handle_interrupts() see that the interrupt is gone.  Without
-// that V would be interrupted again and again.  So the page with the claim is
-// taken away.  At all other times V may do there what it likes, as all that it
-// can change is whether we are interrupted.  So its complete, and a next claim
-// that finds nothing, are no exits.
+// V sees the interrupt in hvip until it has claimed it.  Meanwhile we mask our
+// own in sie, or it would be an exit at once, again and again.  And meanwhile
+// we unmap the page with the claim.  So the claim is an exit, and after it
+// handle_interrupts() sees that the interrupt is gone.  Without that V would go
+// on seeing it.
 //
-// What is taken away must be gone from this hart's TLB, too.  What is given
-// need not: a hart that still knows that there was nothing traps, and
-// plic_access() does what it wanted.  Another hart may still reach the page,
-// and claim an interrupt that V was shown, as it may on any machine.  Then V's
-// own claim finds nothing.  V sees the interrupt until it makes that claim, or
-// exits for another reason.
+// At all other times V may use the page as it likes, because all
+// that it can change is whether this hart is interrupted.  So its complete is
+// not an exit, and neither is a claim that finds nothing.
+//
+// Unmapping needs a
+// fence for this hart's TLB.  Mapping does not: if the hart still remembers
+// that nothing was there, that is one more exit, and plic_access() does what V
+// wanted.  Another hart may still reach the page and claim the interrupt, as it
+// may on any machine.  V goes on seeing it until its next exit.  That is at the
+// latest its own claim, which finds nothing.
 void plic_show(struct vcpu *v, bool on) {
     uint64_t page = CONTEXT_OF(v->hart);
     if (on) {
@@ -70,13 +73,13 @@ void plic_show(struct vcpu *v, bool on) {
     }
 }
 
-// What V sees of it to begin with.  The firmware has left the threshold at its
-// highest, the guest expects 0.  With an M-mode in the guest the enables must
-// trap, too: see guests().  The first time harts come here one after the other,
-// before there is a guest, so later plic_show() never needs a new page table.
+// Sets up what V sees of the PLIC.  The firmware has left the threshold at its
+// highest, and the guest expects 0.  For a guest with an M-mode the enables
+// must trap, too, see plic_access().  All tables that this needs are made
+// before the guest runs, when harts come here one after the other.
 void plic_init(struct vcpu *v) {
     map_guest(GUEST_PLIC, host.plic, v->mmode ? ENABLE : CONTEXT, PTE_R);
     plic_show(v, false);
-    *(volatile uint32_t *)(host.plic + CONTEXT_OF(v->hart)) = 0;
-    fence(); // that, then whatever tells others that this hart is ready
+    *(volatile uint32_t *)(host.plic + CONTEXT_OF(v->hart)) = 0; // threshold
+    fence(); // before anything tells others that this hart is ready
 }

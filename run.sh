@@ -1,5 +1,5 @@
 #!/bin/bash
-# ./run.sh: boots Linux to a shell, in a virtual machine of the hypervisor.
+# ./run.sh: boots Linux to a shell in the virtual machine.
 set -euo pipefail
 
 usage() {
@@ -7,20 +7,20 @@ usage() {
 usage: ./run.sh [options]
   -k, --kernel FILE[@ADDRESS]
                          boot this kernel instead of our own: a RISC-V Linux
-                         Image, an ELF file, or any binary, put to and entered
-                         at 0x80200000 or ADDRESS; each may be gzipped.  One
-                         that begins at 0x80000000 begins in M-mode
-  -i, --initrd FILE      with this initramfs; an Image gets our own without
+                         Image, an ELF file, or any other binary, which is put
+                         at 0x80200000 or ADDRESS and entered there.  Each may
+                         be gzipped.  A kernel for 0x80000000 begins in M-mode
+  -i, --initrd FILE      with this initramfs; without it an Image gets our own
   -p, --params "ARGS"    more boot arguments for the kernel
   -m, --mem MIB          the guest's RAM (1024)
   -c, --cpus N           the guest's harts, 1 to 8 (1)
   -d, --disk FILE[,ro]   give the guest this disk image; repeatable.  Without it,
-                         disk.img, which is made (64 MiB, ext4) if it is missing
+                         disk.img, which is made if it is missing (64 MiB, ext4)
       --no-disk          no disk
   -n, --net              a network card, on QEMU's user network
-      --share DIR        this folder of the host's, on /mnt in the guest
+      --share DIR        show the guest this folder of yours, on /mnt
       --bare             the same guest on QEMU without the hypervisor
-      --gdb[=tmux]       start stopped, and wait for gdb: from another terminal,
+      --gdb[=tmux]       start stopped and wait for gdb: from another terminal,
                          or in a split of this tmux window
       --stats            print at the end where the VM exits went
       --trace FILE       write every VM exit to FILE, for ui.perfetto.dev
@@ -37,7 +37,7 @@ die() {
 	exit 2
 }
 
-# The file that an option names, as seen from where run.sh was called.
+# Prints the full path of the file that an option names.
 file() { # option file
 	[ -f "$2" ] && [ -r "$2" ] || die "$1: cannot read $2"
 	realpath "$2"
@@ -78,7 +78,7 @@ while [ $# -gt 0 ]; do
 	--no-disk) no_disk=1 ;;
 	-n | --net) net=1 ;;
 	--share)
-		[ -d "$2" ] || die "$1: $2 is no folder"
+		[ -d "$2" ] || die "$1: $2 is not a folder"
 		share=$(realpath "$2")
 		;;
 	--gdb | --gdb=tmux) gdb=$1 ;;
@@ -99,7 +99,7 @@ done
 
 [ ${#disks[@]} -le 5 ] || die "-d: at most five disks, please"
 [ -z "$no_disk" ] || [ ${#disks[@]} = 0 ] || die "--no-disk and -d do not go together"
-[ "$gdb" != --gdb=tmux ] || [ -n "${TMUX:-}" ] || die "--gdb=tmux: this is no window of tmux's"
+[ "$gdb" != --gdb=tmux ] || [ -n "${TMUX:-}" ] || die "--gdb=tmux: this is not a tmux window"
 [ -z "$bare" ] || [ ${#stats[@]} = 0 ] || die "--bare and ${stats[0]} do not go together"
 cd "$(dirname "$0")"
 O=${O:-build}
@@ -107,7 +107,7 @@ qemu=${QEMU:-qemu-system-riscv64}
 
 cross=${CROSS:-riscv64-linux-gnu-}
 [ -z "${QEMU:-}" ] || command -v "$qemu" >/dev/null || die "QEMU: there is no command $qemu"
-# What the kernel's file says at an offset: digits of bytes, or a number.
+# Print what is at an offset in the kernel's file: bytes as digits, or a number.
 bytes_at() { od -An -v -t x1 -j "$1" -N "$2" "$kernel" | tr -d ' \n'; }
 number_at() { od -An -v -t "u$2" -j "$1" -N "$2" "$kernel" | tr -d ' '; }
 
@@ -117,7 +117,7 @@ if [ -n "$kernel" ]; then
 	if [ "$(bytes_at 0 2)" = 1f8b ]; then
 		unzipped=$(mktemp)
 		trap 'rm -f "$unzipped"' EXIT
-		gzip -dc "$kernel" >"$unzipped" 2>/dev/null || die "$kernel is no whole gzip file"
+		gzip -dc "$kernel" >"$unzipped" 2>/dev/null || die "$kernel is not a whole gzip file"
 		kernel=$unzipped
 	fi
 	case $(bytes_at 0 4)-$(bytes_at 56 4 2>/dev/null) in
@@ -128,19 +128,19 @@ if [ -n "$kernel" ]; then
 		;;
 	*) form=flat ;;
 	esac
-	[ "$form" = flat ] || [ -z "$at" ] || die "-k: an $form says itself where it belongs"
+	[ "$form" = flat ] || [ -z "$at" ] || die "-k: an $form says by itself where it belongs"
 fi
 tools/need.sh run $([ -n "$kernel" ] && [ "$form$initrd" != Image ] || echo guest) ${gdb:+gdb} ${stats:+stats}
 
-# lpj, "loops per jiffy", is how many ticks udelay() takes for one timer tick of
-# Linux.  It is the timebase divided by HZ; said here, the kernel neither
-# measures it, which under a hypervisor on a busy machine goes wrong, nor needs
-# the time to.  HZ is our own kernel's, so another one finds out for itself.
+# lpj, "loops per jiffy", is the number of timebase ticks in one timer tick of
+# Linux, and udelay() counts by it.  If we don't say it, the kernel measures it at
+# boot, which takes time and goes wrong on a busy machine.  HZ is that of our own
+# kernel, so another kernel has to measure.
 timebase=10000000 hz=250
 append="console=ttyS0"
 [ -n "$kernel" ] || append+=" lpj=$((timebase / hz))"
 if [ -t 0 ] && size=$(stty size) && [ "$size" != "0 0" ]; then
-	# for init: a serial line does not know how large the terminal is
+	# for init: a serial line can't tell how large the terminal is
 	append+=" LINES=${size% *} COLUMNS=${size#* }"
 fi
 append+="${params:+ $params}"
@@ -149,14 +149,19 @@ build() {
 	make --no-print-directory -s O="$O" "$@"
 }
 
-[ -n "$kernel" ] || build "${kernel:=build/linux/arch/riscv/boot/Image}"
+if [ -z "$kernel" ]; then
+	kernel=build/linux/arch/riscv/boot/Image
+	[ -e $kernel ] || echo "run.sh: the guest's kernel is built now, once, which takes minutes. Meanwhile" \
+		"you could begin to read: boot.S, hv.c, mem.c, ... README.md has the whole order." >&2
+	build $kernel
+fi
 case $form$initrd in
 '' | Image) build "${initrd:=build/rootfs/initramfs.cpio.gz}" ;;
 esac
 
-# Where the kernel belongs, where it is entered, too, and where it ends with its
-# .bss.  The entry in an ELF file is not asked, as QEMU does not ask it either: it
-# is a virtual address in many, and the lowest physical one is where they begin.
+# Where the kernel begins, which is where it is entered, and where it ends, with its
+# .bss.  We don't use the entry point of an ELF file, and neither does QEMU: in many
+# it is a virtual address, and they begin at their lowest physical one.
 ram=$((0x80000000))
 case $form in
 flat)
@@ -173,19 +178,19 @@ ELF)
 *) at=$((ram + $(number_at 8 8))) end=$((at + $(number_at 16 8))) ;;
 esac
 
-# Kernel and initramfs each get a half of the RAM (guest.S).
+# The kernel gets one half of the RAM, and the initramfs the other (guest.S).
 fits() { # file begin end least most
 	(($2 >= $4 && $3 >= $2 && $3 <= $5)) ||
 		die "$1 is for addresses $(printf '0x%x to 0x%x, not within 0x%x to 0x%x' "$2" "$3" "$4" "$5"), half of the guest's RAM: try a larger --mem"
 }
-middle=$((ram + (mem << 19)))
-fits "${own[0]:-our kernel}" $((at)) $end $ram $middle
-[ -z "$initrd" ] || fits "${own[1]:-our initramfs}" $((middle + 0x10000)) \
-	$((middle + 0x10000 + $(stat -Lc %s "$initrd"))) $middle $((ram + (mem << 20)))
+read -r middle initrd_at < <(build MEM="$mem" where)
+fits "${own[0]:-our kernel}" $((at)) $end $ram "$middle"
+[ -z "$initrd" ] || fits "${own[1]:-our initramfs}" "$initrd_at" \
+	$((initrd_at + $(stat -Lc %s "$initrd"))) "$middle" $((ram + (mem << 20)))
 
-# All is well, so from here on something is left behind.
+# All is well.  From here on we leave files behind.
 mkdir -p "$O"
-[ -n "$initrd" ] || { initrd=$O/empty && : >>"$initrd"; } # made, but not changed
+[ -n "$initrd" ] || { initrd=$O/empty && : >>"$initrd"; } # an old one keeps its date
 [ "${unzipped:-}" != "$kernel" ] || { kernel=$O/kernel.unzipped && mv "$unzipped" "$kernel"; }
 binary=$kernel
 if [ "$form" = ELF ]; then
@@ -200,26 +205,26 @@ fi
 [ "$at" = $ram ] && mode=M || mode=S
 [ -z "$form" ] || printf 'run.sh: %s (%s) is entered at 0x%x in %s-mode\n' \
 	"${own[0]}" "${form/flat/neither an Image nor ELF: flat}" "$at" $mode >&2
-version=$("$qemu" --version) || : # that it can't run, it says itself, below
+version=$("$qemu" --version) || : # if it can't run, it says so below
 if [ $mode = M ] && [ -z "$bare" ] && [[ $version =~ version\ (10\.0\.13|11\.1\.) ]]; then
 	echo "run.sh: a kernel that begins in M-mode hangs on this QEMU, see \"What it does not do\" in the README" >&2
 fi
 
-# make can't take a name with a space in it, but a link of ours can point there.
+# make can't take a name with a space in it, but it can take a link to that file.
 link() { # name file
 	ln -sfn "$2" "$O/$1"
 	echo "$O/$1"
 }
 
-# Our own kernel gets three levels of page tables in place of five, where QEMU can
-# be told so: each is one more walk of the second stage for a guest
-# (docs/bench.md).  Another kernel may want more than three.
+# Our own kernel uses three levels of page tables where QEMU lets us say so, because
+# each level costs a guest one more walk of the second stage (docs/bench.md).
+# Another kernel may want more.
 cpu=rv64,h=true
 [ -n "$form" ] || [[ $version =~ version\ [0-9]\. ]] || cpu+=,sv48=off,sv57=off
 command=("$qemu" -M virt -cpu "$cpu" -nographic -smp "$cpus")
 if [ -n "$bare" ]; then
-	# QEMU by itself puts all that is not ELF to one address; in an ELF file it
-	# gets to another.
+	# QEMU puts whatever is not ELF at one address.  For any other address, wrap it
+	# into an ELF file.
 	if [ "$form" != ELF ] && ((at != ram && at != ram + 0x200000)); then
 		"${cross}ld" -N -e 0 -b binary -Tdata="$(printf 0x%x "$at")" -o "$O/kernel.elf" "$kernel"
 		kernel=$O/kernel.elf
@@ -228,16 +233,16 @@ if [ -n "$bare" ]; then
 	[ ! -s "$initrd" ] || command+=(-initrd "$initrd")
 	[ $mode = S ] || command+=(-bios none)
 else
-	build KERNEL="$(link kernel "$(realpath "$binary")")" AT="$at" \
+	build KERNEL="$(link kernel "$(realpath "$binary")")" KERNEL_AT="$at" \
 		INITRD="$(link initrd "$(realpath "$initrd")")" MEM="$mem" CPUS="$cpus" BOOTARGS="$append"
-	# The guest's RAM and a GiB for the firmware, for us, and so that the
-	# guest's can begin at a multiple of 1 GiB: then one entry maps it.
+	# One GiB more than the guest's RAM.  The firmware and we need a little of it, and
+	# the rest lets the guest's RAM begin at a multiple of 1 GiB: one PTE maps it.
 	command+=(-m $((mem + 1024)) -kernel "$O/hv.elf")
 fi
 
-# The devices, in virtio-mmio slots: a disk or more, and always some entropy.
-# Version 2 of the interface, the one that virtio 1.2 describes, is an option.
-# A comma in a file's name is doubled for QEMU.
+# The devices, in virtio-mmio slots: one disk or more, and always some entropy.  QEMU
+# has version 2 of virtio-mmio, the one in virtio 1.2, only if we ask for it.  A
+# comma in a file's name is doubled for QEMU.
 command+=(-global virtio-mmio.force-legacy=false -device virtio-rng-device)
 if [ ${#disks[@]} = 0 ] && [ -z "$no_disk" ]; then
 	if [ ! -e disk.img ]; then
@@ -248,8 +253,8 @@ if [ ${#disks[@]} = 0 ] && [ -z "$no_disk" ]; then
 	disks=(disk.img)
 fi
 for i in "${!disks[@]}"; do
-	# The slot matters to kernels that know one disk only, in the first slot, and
-	# to Linux, which names disks by the order in the device tree: last slot first.
+	# The slot matters.  Some kernels know one disk only, in the first slot.  Linux
+	# names disks in the order of the device tree, which has the last slot first.
 	bus=virtio-mmio-bus.$((${#disks[@]} - 1 - i))
 	disk=${disks[i]%,ro}
 	[ "$disk" = "${disks[i]}" ] && ro=off || ro=on
@@ -260,13 +265,13 @@ done
 [ -z "$share" ] || command+=(-fsdev "local,id=share,path=${share//,/,,},security_model=none"
 	-device virtio-9p-device,fsdev=share,mount_tag=share)
 command+=(${QEMU_ARGS:-})
-if [ ${#stats[@]} -gt 0 ]; then # it runs QEMU for us and reads its memory
+if [ ${#stats[@]} -gt 0 ]; then # exits.py runs QEMU and reads its memory
 	[ -n "$form" ] || stats+=(--map build/linux/System.map)
 	command=(/usr/bin/python3 -B tools/exits.py "${stats[@]}" --harts "$cpus" --mib $((mem + 1024))
 		--hv "$O/hv.sym" -- "${command[@]}")
 fi
 
-# A port that is free, and a file with all that gdb has to be told.
+# Find a free port, and write a file with all that gdb has to know.
 if [ -n "$gdb" ]; then
 	debugger=$(command -v gdb-multiarch || echo gdb)
 	port=$("$debugger" -nx -batch -ex 'python import socket; s = socket.socket()' \

@@ -1,134 +1,161 @@
 // A relay for virtio-mmio devices (virtio 1.2, chapters 2 and 4.2).
 //
-// The guest's slot n is the host's slot n, whatever sits there: a disk, a
-// network card, a source of entropy.  The guest talks to the host's device
-// itself, with one thing between them: the addresses that it gives are
-// guest-physical and must be checked and translated before the device may use
-// them.  So the device gets descriptors and an available ring of ours, in which
-// the guest's stand again with translated addresses.  The data moves straight
-// between the device and the guest's RAM, and so does the used ring, in which
-// the device says what it has done: it holds no addresses.
+// The guest's slot n is the host's slot n, whatever device is there: a disk, a
+// network card, a source of entropy.  The guest drives the host's device
+// itself.  But the addresses that the guest hands over are guest-physical, and
+// they must be checked and translated before the device may use them.  So the
+// device works with a copy of the guest's descriptors and avail ring, in which
+// the addresses are host-physical:
 //
-// The device reports to the guest without us, but the used ring also has a flag
-// with which it asks not to be notified while it looks at the available ring
-// anyway.  It would look at ours, where nothing new appears unless the guest
-// notifies us.  The feature EVENT_IDX replaces that flag by something that a
-// guest without the feature does not see.  So we take the feature and don't
-// offer it; for us it means to say which used entry shall interrupt next.
+//      the guest's RAM                              our memory
 //
-// The registers are mapped for the guest to read.  Stores always trap, and from
-// the driver's reset of the device until it has negotiated the features so do
-// reads, because there is something to hide then.
+//      desc  [ GPA, len, next ]  -- copy_chain() --> desc  [ HPA, len, next ]
+//      avail [ idx, ring...   ]  -- translate()  --> avail [ idx, ring...   ]
+//                                                             |
+//      buffers  <------ reads and writes them -------+        | reads
+//                                                    |        v
+//      used  [ idx, ring...   ]  <--- writes --------+----- device
+//
+// A request is a chain of descriptors.  The driver fills them in, and puts the
+// number of the first one into avail.  Then it writes QueueNotify, which is an
+// exit, and we copy what is new.  When the device is done with a chain it says
+// so in used.  That ring has no addresses in it, so it is the guest's own, and
+// so are the buffers.
+//
+// One thing needs care.  A busy device looks at avail by itself, and it says so
+// by a flag in used: no need to notify me.  A guest that sees this flag does
+// not notify, so we are not called, and the device looks at our avail in vain.
+// With the feature EVENT_IDX a device does not use the flag.  So we accept this
+// feature, and don't offer it to the guest.  In return we have to tell the
+// device when to interrupt: when used.idx gets past the number used_event,
+// behind our avail ring.  See ask_for_interrupts().
+//
+// The registers are mapped for the guest to read.  A store always traps.  From
+// a reset until the features are negotiated a read traps, too, because then we
+// hide some of the device's features.
 
 #include "hv.h"
 
-// Registers (virtio 1.2, 4.2.2).
-enum { VERSION = 0x004, DEVICE_ID = 0x008, DEVICE_FEATURES = 0x010 };
-enum { DEVICE_FEATURES_SEL = 0x014, DRIVER_FEATURES = 0x020 };
-enum { DRIVER_FEATURES_SEL = 0x024, QUEUE_SEL = 0x030, QUEUE_NUM = 0x038 };
-enum { QUEUE_READY = 0x044, QUEUE_NOTIFY = 0x050, INTERRUPT_ACK = 0x064 };
-enum { STATUS = 0x070, QUEUE_DESC_LOW = 0x080, QUEUE_DEVICE_HIGH = 0x0a4 };
-enum { CONFIG = 0x100, CONFIG_END = 0x200 };
+// Registers, as indices into slot.regs (virtio 1.2, 4.2.2)
+enum { VERSION = 0x004 / 4, DEVICE_ID = 0x008 / 4, QUEUE_READY = 0x044 / 4 };
+enum { DEVICE_FEATURES = 0x010 / 4, DEVICE_FEATURES_SEL = 0x014 / 4 };
+enum { DRIVER_FEATURES = 0x020 / 4, DRIVER_FEATURES_SEL = 0x024 / 4 };
+enum { QUEUE_SEL = 0x030 / 4, QUEUE_NUM = 0x038 / 4, STATUS = 0x070 / 4 };
+enum { QUEUE_NOTIFY = 0x050 / 4, INTERRUPT_ACK = 0x064 / 4 };
+enum { QUEUE_DESC_LOW = 0x080 / 4, QUEUE_DRIVER_LOW = 0x090 / 4 };
+enum { QUEUE_DEVICE_LOW = 0x0a0 / 4, CONFIG = 0x100 / 4 };
 
 enum { STATUS_DRIVER_OK = 4, STATUS_FEATURES_OK = 8 };
 enum { DESC_F_NEXT = 1, DESC_F_WRITE = 2 };
 enum { MAX_QUEUES = 64, MAX_QUEUE_SIZE = 1024 };
-#define F_EVENT_IDX (1u << 29)
+enum { F_EVENT_IDX = 1 << 29, F_VERSION_1 = 1 << 0 }; // in words 0 and 1
 
-// The kinds of devices that we pass on, by their IDs (virtio 1.2, 5): network,
-// block, console, entropy, SCSI, 9P, input, socket.  Others take addresses in
-// their buffers, too, where we don't look: a balloon would give our own memory
-// away if the guest said so.
+// The kinds of devices that we pass on, a bit for each ID (virtio 1.2, chapter
+// 5): network, block, console, entropy, SCSI, 9P, input, socket.  Other kinds
+// take addresses in their buffers, too, where we don't look.  A balloon, for
+// example, would give away our own memory if the guest told it to.
 #define KINDS 0xc031eu
 
-// The feature bits that we pass on, in 32-bit word SEL: those that belong to
-// the kind of device (0 to 23), and VERSION_1 (32).  The others change the
-// rings.
-static uint32_t allowed(uint32_t sel) { return sel ? sel == 1 : 0x00ffffff; }
+// Features have 64 bits and more, of which a register shows the 32 in word SEL.
+// Returns those in word SEL that we pass on: bits 0 to 23, which each kind of
+// device has for itself, and VERSION_1.  All others change how the rings work.
+static uint32_t allowed(uint32_t sel) {
+    return sel == 0 ? 0x00ffffff : sel == 1 ? F_VERSION_1 : 0;
+}
 
-// The parts of a split virtqueue (virtio 1.2, 2.7).
+// The parts of a queue (virtio 1.2, 2.7): a table of descriptors and two rings.
+// used has entries of another type, but nobody looks at them here.
 struct desc {
     uint64_t addr;
     uint32_t len;
     uint16_t flags, next;
 };
-enum { FLAGS, IDX, RING }; // of both others, in 16-bit words
+struct ring {
+    uint16_t flags, idx, ring[MAX_QUEUE_SIZE + 1]; // with used_event, in avail
+};
 
 static struct slot {
-    volatile uint32_t *host; // the device's registers; NULL: there are none
+    volatile uint32_t *regs; // the device's registers; NULL: there are none
     uint32_t device_sel, driver_sel, queue_sel; // what these registers say
     uint32_t features[2];                       // that the driver has accepted
-    bool refused;    // it accepted one that was not offered
-    unsigned queues; // so many may be ready
+    bool refused;    // it has accepted one that was not offered
+    unsigned queues; // no queue from this number on is ready
     struct queue {
         bool ready;
-        uint16_t translated;              // how far we are in the avail ring
-        uint32_t num;                     // entries
-        uint32_t place[10];               // QueueDescLow to QueueDeviceHigh
+        uint16_t translated;  // up to which idx we have copied avail
+        uint32_t num;         // entries of each ring
+        uint32_t set[CONFIG]; // what the guest wrote to the queue's registers
         const volatile struct desc *desc; // the guest's
-        const volatile uint16_t *avail, *used;
-        struct ours { // what the device sees instead
+        const volatile struct ring *avail, *used;
+        struct ours { // what the device sees in their place
             volatile struct desc desc[MAX_QUEUE_SIZE];
-            volatile uint16_t avail[RING + MAX_QUEUE_SIZE + 1];
+            volatile struct ring avail;
         } * ours;
     } queue[MAX_QUEUES];
 } slots[VIRTIO_SLOTS];
 
-// Maps slot N's registers for the guest to read, or takes them away, on all
-// harts (SBI 8.5, remote_hfence_gvma).
+// Maps the registers of slot N for the guest to read, or takes them away, on
+// all harts (SBI 8.5, remote_hfence_gvma).
 static void set_mapped(unsigned n, bool on) {
-    map_guest(GUEST_VIRTIO + n * PAGE, (hpa_t)slots[n].host, PAGE, on * PTE_R);
+    uint64_t perm = on ? PTE_R : 0;
+    map_guest(GUEST_VIRTIO + n * PAGE, (hpa_t)slots[n].regs, PAGE, perm);
     if (!on)
         host_sbi(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_GVMA, (uint64_t[5]){0, -1});
 }
 
-// The part of a queue whose address the guest wrote to the two registers PLACE;
-// NULL if its SIZE bytes are not all RAM, or not aligned.
-static void *part(const uint32_t *place, uint64_t size, unsigned align) {
-    gpa_t gpa = (uint64_t)place[1] << 32 | place[0];
+// Returns the part of a queue whose address the guest wrote to the registers
+// LOW and the next one.  Returns NULL if its SIZE bytes are not all RAM or not
+// aligned to ALIGN.
+static void *part(const uint32_t *low, uint64_t size, unsigned align) {
+    gpa_t gpa = (uint64_t)low[1] << 32 | low[0];
     return gpa % align ? NULL : guest_ptr(gpa, size);
 }
 
-// Makes the queue that QueueSel names ready, with our rings in place of the
-// guest's.
+// Makes queue Q ready, which QueueSel names, with our rings in place of the
+// guest's.  Does nothing if something is wrong with it: QueueReady stays 0.
 static void start_queue(struct slot *s, struct queue *q) {
-    q->desc = part(&q->place[0], 16 * q->num, 16);
-    q->avail = part(&q->place[4], 6 + 2 * q->num, 2);
-    q->used = part(&q->place[8], 6 + 8 * q->num, 4);
+    q->num = q->set[QUEUE_NUM];
+    q->desc = part(&q->set[QUEUE_DESC_LOW], 16 * q->num, 16);
+    q->avail = part(&q->set[QUEUE_DRIVER_LOW], 6 + 2 * q->num, 2);
+    q->used = part(&q->set[QUEUE_DEVICE_LOW], 6 + 8 * q->num, 4);
     if (!q->num || q->num > MAX_QUEUE_SIZE || q->num & (q->num - 1) ||
         !q->desc || !q->avail || !q->used)
-        return; // QueueReady stays 0
+        return;
     if (!q->ours) {
         q->ours = alloc(sizeof *q->ours, PAGE);
         for (unsigned i = 0; i < MAX_QUEUE_SIZE; i++)
             q->ours->desc[i].addr = (hpa_t)guest_ptr(GUEST_RAM, 0);
     }
-    // The descriptors stay: all are right, see copy_chain(), whenever the
-    // device, which QueueReady = 0 may not have stopped, reads one.
-    memset((void *)q->ours->avail, 0, sizeof q->ours->avail);
+    // Old descriptors stay.  A device may read on after QueueReady = 0, and it
+    // finds no field in them that is wrong: see copy_chain().  used_event is 0,
+    // so the first chain interrupts.
+    memset((void *)&q->ours->avail, 0, sizeof q->ours->avail);
     q->translated = 0;
     if (s->queues <= s->queue_sel)
         s->queues = s->queue_sel + 1;
-    const volatile void *parts[] = {q->ours->desc, q->ours->avail, q->used};
-    for (unsigned i = 0; i < 3; i++) {
-        s->host[QUEUE_DESC_LOW / 4 + 4 * i] = (hpa_t)parts[i];
-        s->host[QUEUE_DESC_LOW / 4 + 4 * i + 1] = (hpa_t)parts[i] >> 32;
+    const volatile void *parts[] = {q->ours->desc, &q->ours->avail, q->used};
+    for (unsigned i = 0; i < LENGTH(parts); i++) {
+        s->regs[QUEUE_DESC_LOW + 4 * i] = (hpa_t)parts[i];
+        s->regs[QUEUE_DESC_LOW + 4 * i + 1] = (hpa_t)parts[i] >> 32;
     }
-    s->host[QUEUE_NUM / 4] = q->num;
-    fence(); // the rings, then the device's look at them
-    s->host[QUEUE_READY / 4] = q->ready = true;
+    s->regs[QUEUE_NUM] = q->num;
+    fence(); // the device must see our rings before it looks at them
+    s->regs[QUEUE_READY] = q->ready = true;
 }
 
-// Copies the chain of descriptors that begins at HEAD into our table, with
-// every address checked and translated.  False if something is wrong with it.
+// Copies the chain of descriptors that begins with number HEAD into our table,
+// and checks and translates every address.  Returns false if something is
+// wrong.
 //
-// The guest may rewrite its rings while we read them, so each field is read
-// once, what we read is what we use, and all is checked before the first store.
-// The guest may also use a descriptor again that the device is just reading,
-// and make it see an old field with a new one.  So each field is right by
-// itself, at any time: an address in the guest's RAM, a next in our table.  A
-// length may then be another buffer's, but behind the guest's RAM there is
-// nothing (init_memory).
+// The guest may change its descriptors while we read them.  So we read each
+// field once, use what we have read, and check all of it before the first
+// store.
+//
+// The guest may also use a descriptor again while the device is still reading
+// it.  The device may then see an old field with a new one.  So each field must
+// be right by itself at any time: an address in the guest's RAM, a next in our
+// table.  A length may then go with the wrong address.  That does no harm,
+// because behind the guest's RAM there is nothing of ours (init_memory).
 static bool copy_chain(struct queue *q, uint16_t head) {
     uint16_t i = head;
     for (unsigned length = 0; i < q->num && length < q->num; length++) {
@@ -150,25 +177,26 @@ static bool copy_chain(struct queue *q, uint16_t head) {
     return false;
 }
 
-// Copies what is new in the guest's avail ring into ours.  False if something
-// is wrong: the device must not see that, and gets a mistake of ours, a chain
-// that begins at no descriptor.  So it says DEVICE_NEEDS_RESET by itself, with
-// the interrupt that belongs to it.
+// Copies what is new in the guest's avail ring to ours.  Returns false if
+// something is wrong with it.  We don't pass that on.  In its place the device
+// gets a mistake of ours, a chain that begins at descriptor 65,535.  So it is
+// the device that reports the error to the guest: it sets DEVICE_NEEDS_RESET in
+// its Status and interrupts.
 static bool translate(struct queue *q) {
-    uint16_t idx = q->avail[IDX];
+    uint16_t idx = q->avail->idx;
     bool ok = true;
-    fence(); // idx, then the entries that it promises
+    fence(); // read idx before the entries that it promises
     while (ok && q->translated != idx) {
-        uint16_t head = q->avail[RING + q->translated % q->num];
+        uint16_t head = q->avail->ring[q->translated % q->num];
         ok = (uint16_t)(idx - q->translated) <= q->num && copy_chain(q, head);
-        q->ours->avail[RING + q->translated++ % q->num] = ok ? head : -1;
+        q->ours->avail.ring[q->translated++ % q->num] = ok ? head : -1;
     }
-    fence(); // the entries, then idx
-    q->ours->avail[IDX] = q->translated;
+    fence(); // write the entries before idx
+    q->ours->avail.idx = q->translated;
     return ok;
 }
 
-// The guest has something for the device in queue INDEX.
+// The guest has something new for the device in queue INDEX.
 static void notify(uint64_t n, uint32_t index) {
     if (index >= MAX_QUEUES || !slots[n].queue[index].ready)
         return;
@@ -176,48 +204,52 @@ static void notify(uint64_t n, uint32_t index) {
     q->ready = translate(q);
     if (!q->ready)
         say("virtio slot %lx stops: a wrong descriptor or index", n);
-    fence(); // our ring, then the device's look at it
-    slots[n].host[QUEUE_NOTIFY / 4] = index;
+    fence(); // the device must see our ring before it looks at it
+    slots[n].regs[QUEUE_NOTIFY] = index;
 }
 
-// Asks for an interrupt at the next used entry.  There may be new ones by the
-// time that the device reads this, without an interrupt, so look again.  The
-// guest looks after its acknowledge, which brought us here.  While we hold the
-// lock the device can finish NUM requests at most.
-static void ask_for_interrupt(struct queue *q) {
-    uint16_t idx;
-    unsigned times = 0;
-    do {
-        idx = q->used[IDX];
-        q->ours->avail[RING + q->num] = idx; // used_event
-        fence();
-    } while (q->used[IDX] != idx && times++ < q->num);
+// Asks for an interrupt when the device is done with the next chain of a queue.
+// The guest has just acknowledged an interrupt, and will now look at used.  But
+// the device may finish a chain before it reads our used_event, and does not
+// interrupt for that.  So look at used.idx again.  While we hold the lock no
+// hart can notify, so the device can finish NUM chains at most.
+static void ask_for_interrupts(struct slot *s) {
+    for (struct queue *q = s->queue; q < s->queue + s->queues; q++)
+        for (unsigned times = 0; q->ready && times <= q->num; times++) {
+            uint16_t idx = q->used->idx;
+            q->ours->avail.ring[q->num] = idx; // used_event
+            fence();
+            if (q->used->idx == idx)
+                break;
+        }
 }
 
+// Does what a write of VALUE to slot N's Status means.
 static void set_status(unsigned n, uint32_t value) {
     struct slot *s = &slots[n];
     value &= s->refused ? 0xff & ~STATUS_FEATURES_OK : 0xff; // it has 8 bits
-    // The driver may write one word of its features only, but we want
-    // EVENT_IDX.
-    bool negotiated = value & STATUS_FEATURES_OK & ~s->host[STATUS / 4];
-    for (uint32_t sel = 0; sel < 2 && negotiated; sel++) {
-        s->host[DRIVER_FEATURES_SEL / 4] = sel;
-        s->host[DRIVER_FEATURES / 4] =
-            s->features[sel] | (sel ? 0 : F_EVENT_IDX);
+    if (value & STATUS_FEATURES_OK & ~s->regs[STATUS]) {
+        // The driver need not have written both words of its features, so write
+        // both here, with our EVENT_IDX.
+        s->regs[DRIVER_FEATURES_SEL] = 0;
+        s->regs[DRIVER_FEATURES] = s->features[0] | F_EVENT_IDX;
+        s->regs[DRIVER_FEATURES_SEL] = 1;
+        s->regs[DRIVER_FEATURES] = s->features[1];
     }
-    s->host[STATUS / 4] = value;
+    s->regs[STATUS] = value;
     set_mapped(n, value & (STATUS_FEATURES_OK | STATUS_DRIVER_OK));
     if (value)
         return;
-    // Reset.  The device has let go of all buffers when the write returns.
+    // This was a reset.  By now the device has let go of all buffers.
     while (s->queues)
         s->queue[--s->queues].ready = false;
     s->refused = false;
     s->features[0] = s->features[1] = s->driver_sel = 0;
-    s->host[DEVICE_FEATURES_SEL / 4] = s->device_sel = 0;
-    s->host[QUEUE_SEL / 4] = s->queue_sel = 0;
+    s->regs[DEVICE_FEATURES_SEL] = s->device_sel = 0;
+    s->regs[QUEUE_SEL] = s->queue_sel = 0;
 }
 
+// Does what a write of VALUE to register REG of slot N means.
 static void write_register(unsigned n, unsigned reg, uint32_t value) {
     struct slot *s = &slots[n];
     struct queue *q =
@@ -225,53 +257,49 @@ static void write_register(unsigned n, unsigned reg, uint32_t value) {
     switch (reg) {
     case QUEUE_NOTIFY: notify(n, value); break;
     case INTERRUPT_ACK:
-        s->host[reg / 4] = value;
-        fence(); // that, then a look at what the device has done since
-        for (q = s->queue; q < s->queue + s->queues; q++)
-            if (q->ready)
-                ask_for_interrupt(q);
+        s->regs[reg] = value;
+        fence(); // acknowledge before we look what the device has done since
+        ask_for_interrupts(s);
         break;
-    case DEVICE_FEATURES_SEL: s->host[reg / 4] = s->device_sel = value; break;
+    case DEVICE_FEATURES_SEL: s->regs[reg] = s->device_sel = value; break;
     case DRIVER_FEATURES_SEL: s->driver_sel = value; break;
     case DRIVER_FEATURES:
         s->refused |= value & ~allowed(s->driver_sel);
-        if (s->driver_sel < 2)
+        if (s->driver_sel < LENGTH(s->features))
             s->features[s->driver_sel] = value & allowed(s->driver_sel);
         break;
     case STATUS: set_status(n, value); break;
-    case QUEUE_SEL: s->host[reg / 4] = s->queue_sel = value; break;
-    // The rest is about queue q.  While it is ready its place is fixed.
+    case QUEUE_SEL: s->regs[reg] = s->queue_sel = value; break;
     case QUEUE_READY:
         if (q && !value)
-            s->host[reg / 4] = q->ready = false;
+            s->regs[reg] = q->ready = false;
         else if (q && !q->ready)
             start_queue(s, q);
         break;
-    case QUEUE_NUM:
-        if (q && !q->ready)
-            q->num = value;
-        break;
-    default:
-        if (q && !q->ready && reg >= QUEUE_DESC_LOW && reg <= QUEUE_DEVICE_HIGH)
-            q->place[(reg - QUEUE_DESC_LOW) / 4] = value;
+    default: // size or place of queue q, for start_queue()
+        if (q)
+            q->set[reg] = value;
     }
 }
 
+// Does a load or store A of the guest's in one of the slots.  Returns false if
+// there is no register of that width.
 bool virtio_access(struct vcpu *v, struct access *a) {
-    unsigned n = a->offset / PAGE, reg = a->offset % PAGE;
+    unsigned n = a->offset / PAGE, reg = a->offset % PAGE / 4;
     struct slot *s = &slots[n];
-    if (reg < CONFIG ? a->width != 4 : reg >= CONFIG_END)
+    if (reg < CONFIG ? a->width != 4 : reg >= 2 * CONFIG)
         return false;
-    if (!s->host)
-        return true;         // reads as 0
-    static atomic_flag busy; // one hart at a time, and none while it sleeps
+    if (!s->regs)
+        return true; // reads as 0
+
+    static atomic_flag busy; // the lock: one hart at a time works in here
     while (atomic_flag_test_and_set(&busy))
         ;
-    fence(); // the lock orders memory alone, but here are devices
+    fence(); // the lock alone puts RAM in order, but not devices
     if (reg < CONFIG && a->store)
         write_register(n, reg, a->value);
     else
-        access_memory((hpa_t)s->host + reg, a);
+        access_memory((hpa_t)s->regs + a->offset % PAGE, a);
     if (reg == DEVICE_FEATURES)
         a->value &= allowed(s->device_sel);
     fence();
@@ -279,8 +307,8 @@ bool virtio_access(struct vcpu *v, struct access *a) {
     return true;
 }
 
-// Finds the host's slots: they are where the guest's are, with the same numbers
-// and interrupts.
+// Finds the host's slots.  They must be where the guest's are, and so they have
+// the same numbers and interrupts.
 void virtio_init(void) {
     fdt_prop reg = NULL;
     while ((reg = fdt_find(host.fdt, reg, "virtio,mmio", "reg"))) {
@@ -288,14 +316,14 @@ void virtio_init(void) {
         uint64_t n = ((hpa_t)regs - GUEST_VIRTIO) / PAGE;
         if (n >= VIRTIO_SLOTS)
             continue;
-        uint32_t id = regs[DEVICE_ID / 4];
-        regs[DEVICE_FEATURES_SEL / 4] = 0;
-        if (!id || (id < 32 && KINDS >> id & 1 && regs[VERSION / 4] == 2 &&
-                    regs[DEVICE_FEATURES / 4] & F_EVENT_IDX))
-            slots[n].host = regs;
+        uint32_t id = regs[DEVICE_ID];
+        regs[DEVICE_FEATURES_SEL] = 0;
+        if (!id || (id < 32 && KINDS >> id & 1 && regs[VERSION] == 2 &&
+                    regs[DEVICE_FEATURES] & F_EVENT_IDX))
+            slots[n].regs = regs;
         else
             say("slot %lx: unknown, or lacks force-legacy=false or event_idx",
                 n);
-        set_mapped(n, slots[n].host);
+        set_mapped(n, slots[n].regs);
     }
 }

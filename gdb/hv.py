@@ -2,15 +2,15 @@
 
 ./run.sh --gdb starts QEMU and says how to get here; docs/gdb.md shows a session.
 
-gdb sees one hart that lives in two worlds.  Which one it has stopped in is the
-bit V, which is no register; QEMU's monitor tells it.  With V = 1 the names
-satp, scause and so on mean the guest's registers, and ours are out of sight;
-with V = 0 they mean ours, and the guest's are called vsatp, vscause.  Memory
-gdb shows by the hart's translation of the moment, so nothing here relies on
-that: everything is read by its host-physical address, after walking the
-guest's tables in Python.
+gdb sees one hart that lives in two worlds.  The bit V says in which of them it
+has stopped; V is in no register, but QEMU's monitor tells it.  With V = 1 the
+names satp, scause and so on mean the guest's registers, and ours are out of
+sight; with V = 0 they mean ours, and the guest's are called vsatp, vscause.
+gdb shows memory through the translation that the hart has at the moment, so
+nothing here relies on that: everything is read by its host-physical address,
+after walking the guest's tables in Python.
 
-Nothing here writes to a register or to memory, or reads a device's register
+Nothing here writes to a register or to memory, or reads a register of a device
 that would notice.
 """
 
@@ -91,7 +91,7 @@ REGISTERS = (
     "s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
 ).split()
 RAM = 0x80000000  # the guest's, guest-physical
-CLOCK = 0x101000  # which needs no exits, and so is in no table
+CLOCK = 0x101000  # the guest has its page, so it is in no table
 
 
 # --- The hart: its registers, and where it has stopped -----------------------
@@ -127,7 +127,7 @@ def guest_csr(name):
 
 
 def from_guest():
-    """Of M-mode: did it come from the guest (mstatus.MPV)?"""
+    """In M-mode: did the hart come from the guest (mstatus.MPV)?"""
     return register("mstatus") >> 39 & 1
 
 
@@ -141,7 +141,7 @@ def side():
         )
     if now == "M":
         below = "it came from " + ("the guest" if from_guest() else "the hypervisor")
-        if not load(hv("host"))["running"]:
+        if not load(hv("host"))["booted"]:
             below = "the hypervisor has not begun"
         return f"{hart} the firmware, M-mode, at {pc:#x}; {below}"
     name = gdb.execute(f"info symbol {pc:#x}", to_string=True).split(" in section")[0]
@@ -168,7 +168,7 @@ def number(hpa, size):
 
 
 def hv(name):
-    """A variable or function of the hypervisor's; not read yet."""
+    """A variable or function of the hypervisor, not read yet."""
     file = gdb.lookup_objfile("hv.elf")
     return (file.lookup_global_symbol(name) or file.lookup_static_symbol(name)).value()
 
@@ -193,14 +193,14 @@ def length(array):
 
 
 def from_ram(hpa, size):
-    """The same as a number, out of the guest's RAM: a device might notice."""
+    """number() for the guest's RAM alone: a device might notice being read."""
     if not 0 <= hpa - int(load(hv("guest_ram"))) < int(load(hv("guest_ram_size"))):
         raise gdb.GdbError(f"HPA {hpa:#x} is not the guest's RAM, and is not read")
     return number(hpa, size)
 
 
 def silent(line):
-    """For a walk of which nobody wants to read."""
+    """For a walk that nobody wants to read about."""
 
 
 def walk(atp, address, second, show):
@@ -282,7 +282,7 @@ def kernel_offset():
 
 def guest_symbol(pc):
     """PC, and what the guest's symbols say about it."""
-    for address in pc, pc + kernel_offset():  # the second: before it turns paging on
+    for address in pc, pc + kernel_offset():  # the second: paging is still off
         text = gdb.execute(f"info symbol {address & (1 << 64) - 1:#x}", to_string=True)
         for line in text.splitlines():
             name, _, file = line.partition(" in section ")
@@ -377,7 +377,7 @@ def fetch(pc):
 
 def access(inst):
     """A load or store and its register: htinst leaves out the address, and has
-    bit 1 clear if the instruction is a short one."""
+    bit 1 clear if the instruction is compressed."""
     return disassemble(inst | 2 if inst & 1 else inst).split(",")[0]
 
 
@@ -393,7 +393,7 @@ def cause_name(cause):
 
 
 def what(e):
-    """What the guest wanted by the exit E."""
+    """What the guest wanted with the exit E."""
     if e["cause"] == 10:
         return call_name(e["call"] >> 32, e["call"] & 0xFFFFFFFF)
     if e["cause"] in (2, 22) and e["tval"] < 1 << 32:
@@ -426,7 +426,7 @@ Hv()
 
 
 def command(function):
-    """Makes FUNCTION the command with which its docstring begins."""
+    """Makes FUNCTION the command that its docstring begins with."""
     usage = function.__doc__.split(": ")[0]
 
     class Command(gdb.Command):
@@ -455,7 +455,7 @@ def command(function):
 
 
 def value_of(text):
-    """A number, or any expression of gdb's: $sp, &linux_banner."""
+    """A number, or any expression that gdb knows: $sp, &linux_banner."""
     try:
         return int(gdb.parse_and_eval(text)) & (1 << 64) - 1
     except gdb.error:
@@ -476,7 +476,7 @@ def print_fields(name, value, fields):
 
 @command
 def hv_vcpu():
-    """hv vcpu: the guest's registers, and the CSRs about it bit by bit.
+    """hv vcpu: the guest's registers, and the CSRs that concern it, bit by bit.
 
     While the hypervisor runs, the registers are those that trap.S has saved."""
     print(side())
@@ -486,7 +486,7 @@ def hv_vcpu():
     elif inside or exits:
         saved = load(vcpu()["regs"])
         how = "as they are" if inside else "as saved at the exit"
-        how = "being saved: some are in the hart still" if "(vm_exit" in side() else how
+        how = "being saved: some are still in the hart" if "(vm_exit" in side() else how
         print(f"the guest's registers, {how}:")
         print("pc   " + guest_symbol(register("pc" if inside else "sepc")))
         for n in range(32):
@@ -537,13 +537,13 @@ def arriving():
 
 
 def arrived():
-    """The same of an exit that has just come to handle_exit(), from the CSRs."""
+    """Like recorded(), for an exit that just reached handle_exit(): from the CSRs."""
     e = {"cause": register("scause"), "pc": register("sepc"), "tval": register("stval")}
     e["gpa"] = register("htval") << 2 | e["tval"] & 3
     e["inst"] = register("htinst") or fetch(e["pc"]) or 0
     regs = load(vcpu()["regs"])
     e["call"] = int(regs[17]) << 32 | int(regs[16]) & 0xFFFFFFFF
-    source = access(e["inst"]).split()[-1]  # "sw a5": what a5 has is on its way
+    source = access(e["inst"]).split()[-1]  # "sw a5": a5 has the value
     known = e["cause"] == 23 and source in REGISTERS
     e["value"] = int(regs[REGISTERS.index(source)]) if known else None
     return e
@@ -553,8 +553,9 @@ def arrived():
 def hv_exits(count="10"):
     """hv exits [N]: this hart's last N VM exits (10), the oldest first.
 
-    When it was, and for how long the guest stood still; why; where the guest
-    was; what it wanted: of a load or store the device's register and the value."""
+    For each: when it was, and for how long the guest stood still; why; where
+    the guest was; what it wanted, and for a load or store the device's register
+    and the value."""
     exits = int(load(vcpu()["exits"]))
     count = min(value_of(count), exits, length(vcpu()["log"]))
     print(f"hart {register('mhartid')} has had {exits} exits; the last {count}:")
@@ -566,7 +567,7 @@ def hv_exits(count="10"):
 
 
 class Stop(gdb.Breakpoint):
-    """A hardware breakpoint, which changes no memory, for WANTED() alone."""
+    """A hardware breakpoint, which changes no memory; it stops if WANTED()."""
 
     def __init__(self, address, wanted, **options):
         place = f"*{address & (1 << 64) - 1:#x}"
@@ -615,8 +616,9 @@ def hv_next_exit(cause="any"):
 def hv_break_guest(symbol):
     """hv break-guest SYMBOL: stop when the guest comes to SYMBOL, or to an address.
 
-    Linux begins with paging off, at physical addresses, and a second breakpoint
-    is for these.  Both are of hardware: the guest's memory stays as it is."""
+    Linux begins with paging off, at physical addresses: a second breakpoint is
+    for these.  Both are hardware breakpoints, so the guest's memory stays as it
+    is."""
     try:
         found = {line.pc for line in gdb.decode_line(symbol)[1] or []}
     except gdb.error:
@@ -658,7 +660,7 @@ def hv_inst():
 
 @command
 def hv_plic():
-    """hv plic: the interrupt controller, which is the host's and the guest's.
+    """hv plic: the interrupt controller, which host and guest share.
 
     The claim registers are not read, as that would claim an interrupt."""
     plic, harts = int(load(hv("host"))["plic"]), range(int(guest()["harts"]))
@@ -680,11 +682,12 @@ def hv_plic():
 def hv_virtio():
     """hv virtio: the slots, and their queues that are ready, the guest's and ours.
 
-    The numbers count requests, modulo 65,536: so many are in the guest's avail
-    ring, are translated, are in ours, and are in the used ring: done."""
+    The numbers count requests, modulo 65,536: those in the guest's avail ring,
+    those translated, those in our ring, and those in the used ring, which are
+    done."""
     for n in range(length(hv("slots"))):
         slot = hv("slots")[n]
-        host = int(load(slot["host"]))
+        host = int(load(slot["regs"]))
         if not host or not number(host + 0x008, 4):
             print(f"slot {n}: empty")
             continue

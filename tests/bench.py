@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """The hypervisor against the bare machine: `make bench`, see docs/bench.md.
 
-Out of the environment: QEMU, its command; N, how many pairs; BASE, a revision
-of this repository, to compare with in the deterministic figures alone.
+From the environment: QEMU, the command to run; N, the number of pairs; BASE, a
+revision of this repository: only the deterministic figures are then compared,
+with that revision's.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ INITRD = ROOT / "build/rootfs/initramfs.cpio.gz"
 CROSS = "riscv64-linux-gnu-"
 DONE, PROMPT = rb"bench done", rb"guest:[^ ]*# "
 
-# What makes a run repeatable: a clock that counts instructions, and no chance.
+# What makes a run repeatable: a clock that counts instructions, and a fixed seed.
 ICOUNT = "-seed 1 -rtc base=2026-01-01,clock=vm -icount shift=0,sleep=off"
 
 
@@ -42,11 +43,11 @@ def die(text):
 
 # --- VM exits ----------------------------------------------------------------
 
-# What `-d int` logs for each trap, and the causes that mean: out of the guest.
-# With H, all other causes are either the guest's own business (it took them in
-# VS-mode: 8, 12, 13, 15 and interrupts 2, 6, 10) or the firmware's (9, 11).
+# What `-d int` logs for each trap, and the causes that are VM exits.  With H,
+# all other causes are either the guest's own business (it took them in VS-mode:
+# 8, 12, 13, 15 and interrupts 2, 6, 10) or the firmware's (9, 11).
 TRAP = re.compile(r"async:(\d), cause:([0-9a-f]+), epc:0x([0-9a-f]+), tval:0x([0-9a-f]+)")
-NOTHING = 0x7FFFF000  # where init_hart() in hv.c looks whether there is a second stage
+NOTHING = 0x7FFFF000  # where init_hart() in hart.c tests whether there is a second stage
 EXITS = {
     (0, 2): "Illegal instruction",
     (0, 10): "Environment call from VS-mode",
@@ -62,13 +63,13 @@ FIRMWARE_END = 0x80200000
 
 
 def exits(log, mark):
-    """The VM exits in LOG, a text of -d int: a Counter for each part of it.
+    """The VM exits in LOG, the text of a -d int log: a Counter for each part.
 
-    The first part ends at the first trap out of user mode, which is init's, the
-    others at each system call at the address MARK.
+    The first part ends at the first trap out of user mode, which is init's; the
+    others end at each system call at the address MARK.
 
-    Illegal instructions go to the firmware first, which hands them on; those of
-    its own, it probes for CSRs, come from below FIRMWARE_END.
+    Illegal instructions go to the firmware first, which hands them on.  It makes
+    some itself when it probes for CSRs: those come from below FIRMWARE_END.
     """
     parts = [Counter()]
     for match in TRAP.finditer(log):
@@ -84,7 +85,7 @@ def exits(log, mark):
 
 
 def own(count):
-    """Those that are the guest's doing: not when it idles, or is interrupted."""
+    """How many of them are the guest's doing: not idling, not interrupts."""
     return sum(n for kind, n in count.items() if not re.search("^Virtual|interrupt$", kind))
 
 
@@ -103,7 +104,7 @@ def cpio(**files):
 
 
 def figures(console):
-    """{what: (nanoseconds, rounds)}, in the order in which a guest printed it."""
+    """{what: (nanoseconds, rounds)}, in the order in which a guest printed them."""
     lines = re.findall(r"^bench (.+): (\w[\w.]*)(?: (\d+))?\r?$", console, re.MULTILINE)
     number = lambda text: float(int(text, 16) if text.startswith("0x") else text)
     return {what: (number(ns), int(rounds or 1)) for what, ns, rounds in lines}
@@ -114,7 +115,7 @@ class Bench:
 
     def __init__(self, qemu, folder, tree=ROOT):
         self.qemu, self.folder, self.tree = qemu, folder, tree
-        self.out = os.path.relpath(folder, tree)  # for those who can't take a space
+        self.out = os.path.relpath(folder, tree)  # for programs that can't take a space
         folder.mkdir(parents=True, exist_ok=True)
         program, guest = folder / "bench", folder / "exits.elf"
         for output, options in (
@@ -127,7 +128,7 @@ class Bench:
         symbols = subprocess.check_output([f"{CROSS}nm", program], text=True)
         version = subprocess.check_output([qemu, "--version"], text=True)
         older = re.search(r"version \d\.", version)
-        # Linux's page tables: what run.sh says for its own kernel, which this is
+        # Linux's page tables, as run.sh chooses them for its own kernel, which this is
         self.cpu = "" if older else "-cpu rv64,h=true,sv48=off,sv57=off "
         self.mark = int(re.search(r"(\w+) t mark_ecall", symbols)[1], 16)
         (folder / "initrd").write_bytes(cpio(bench=program.read_bytes()) + INITRD.read_bytes())
@@ -143,36 +144,38 @@ class Bench:
         return shlex.split(done.stdout) if done.returncode == 0 else die("run.sh refuses")
 
     def linux(self, init, *options, log="quiet", qemu_args="", **more):
-        """With Linux; INIT: the arguments of the program bench, then its init.
+        """The command for Linux.  INIT: arguments for the program bench, which
+        is then init.
 
-        Without, init is the usual one, and there is no disk for it to mount.
+        Without them init is the usual one, and there is no disk for it to
+        mount.
         """
-        # lpj: what run.sh says to its own kernel, which this is
+        # lpj, as run.sh passes it to its own kernel, which this is
         params = f"{log} lpj=40000" + (f" rdinit=/bench -- {init}" if init else "")
         disk = ["-d", self.folder / "disk"] if init else ["--no-disk"]
         files = "-k", IMAGE, "-i", self.folder / "initrd", *disk
         return self.machine(*files, "-p", params, *options, qemu_args=self.cpu + qemu_args, **more)
 
     def run(self, command, until=DONE):
-        """Run COMMAND till it prints UNTIL: its output, seconds, CPU seconds."""
+        """Run COMMAND until it prints UNTIL: its output, seconds, CPU seconds."""
         start, output, patience = time.monotonic(), b"", Patience(3 * PIECES)
         qemu = subprocess.Popen(command, cwd=self.tree, stdin=PIPE, stdout=PIPE, stderr=STDOUT)
         try:
             while not re.search(until, output[-200:]):
                 patience.until(lambda left: select.select([qemu.stdout], [], [], left)[0])
                 data = os.read(qemu.stdout.fileno(), 65536)
-                assert data and b"Kernel panic" not in output, "it ends"
+                assert data and b"Kernel panic" not in output, "it ended"
                 output += data
             seconds = time.monotonic() - start
         except AssertionError as error:
             die(f"{error}:\n" + output[-2000:].decode(errors="replace"))
         finally:
-            os.kill(qemu.pid, signal.SIGKILL)  # qemu.kill() would take the usage away
+            os.kill(qemu.pid, signal.SIGKILL)  # qemu.kill() might reap it, and lose the usage
             usage = os.wait4(qemu.pid, 0)[2]
         return output.decode(errors="replace"), seconds, usage.ru_utime + usage.ru_stime
 
     def deterministic(self):
-        """Figures that depend on the code alone; exits by kind, milliseconds.
+        """Figures that depend on the code alone; exits by kind; milliseconds.
 
         Virtual times are multiples of the bare machine's, so that another build
         of the guest's kernel hardly changes them.
@@ -199,16 +202,16 @@ class Bench:
 
 
 def compare(found, accepted):
-    """Lines about FOUND where it is worse than ACCEPTED, and where better."""
+    """Lines that say where FOUND is worse than ACCEPTED, and where better."""
     lines = [], []
     for what, was in accepted.items():
         now = found.get(what, 0)
-        # An interrupt may come a little earlier or later.  Before the prompt Linux
-        # may ask the source of entropy once more, and a character's time is mostly
-        # the hypervisor's, of which another compiler makes other code.  Before init
-        # Linux waits for a tick: 4 ms, 8 % of the time, that it misses or doesn't.
-        # Of several requests on their way two may be done with one interrupt: that
-        # is chance, but one exit more for each would be 1 in 3.
+        # An interrupt may come a little earlier or later.  Before the prompt Linux may
+        # ask the source of entropy once more.  A character's time is mostly the
+        # hypervisor's, and another compiler makes other code of that.  Before init
+        # Linux waits for a tick, which it catches or misses: 4 ms, 8 % of the time.
+        # With several requests on their way, one interrupt may finish two: that is
+        # chance, but one exit more for each would be 1 in 3.
         tick = what == "virtual time, entry to init"
         some = re.search("prompt|time, console", what)
         headroom = 0.4 if "depth" in what else 0.09 if tick else 0.05 if some else 0.02
@@ -221,7 +224,7 @@ def compare(found, accepted):
 
 
 class Server(socketserver.BaseRequestHandler):
-    """The other end of the guest's connections: the first byte says which."""
+    """The other end of the guest's connections: the first byte says what kind."""
 
     def handle(self):
         with contextlib.suppress(OSError):  # the guest closes when it has enough
@@ -254,7 +257,7 @@ def timed(bench, pairs):
         for n in range(pairs):
             print(f"{kind}: pair {n + 1} of {pairs}", file=sys.stderr)
             pair = [None, None]
-            for bare in n % 2, 1 - n % 2:  # who goes first changes, too
+            for bare in n % 2, 1 - n % 2:  # they take turns in going first
                 until = PROMPT if "prompt" in kind else DONE
                 output, seconds, cpu = bench.run(commands[bare], until)
                 boots = {boot: 1e9 * cpu for boot in list(kinds)[:2]}

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """Do the tests bite?  `make mutants` puts one fault at a time into a copy of the
 tree, each a line that somebody could have written, and runs the tests that should
-notice.  A fault that none of them finds has survived, and is a test missing.
+notice.  A fault that none of them finds has survived: a test is missing.
 
-It takes about ten minutes; `tests/mutants.py N M ...` tries only these.
+It takes about ten minutes; `tests/mutants.py N M ...` tries only those faults.
 """
 
 import os
@@ -24,16 +24,17 @@ SAFETY = "tests/test_virtio_safety.py"
 HOSTILE = "tests/test_hostile.py"
 HOST = "tests/test_host.py -k unit"
 
-# What is wrong: (file, the right line, the wrong one, tests that find it).
+# The faults: (file, the right code, the wrong code, the tests that find it).
 MUTANTS = [
     # What the guest may reach.
     ("mem.c", "offset > guest_ram_size || size > guest_ram_size - offset",
      "offset > guest_ram_size", SBI),
     ("mem.c", "size > guest_ram_size - offset", "offset + size > guest_ram_size", SBI),
     ("mem.c", "perm | PTE_V | PTE_U |", "perm | PTE_V |", BOOT),
-    ("plic.c", " || context % 2 == 0", "", HOSTILE),
+    ("plic.c", " && context % 2 == 1", "", HOSTILE),
     ("sbi.c", "buffer = a[2] ? NULL : guest_ptr", "buffer = guest_ptr", SBI),
-    ("sbi.c", "&& !guest_ptr(a[1], 4)", "&& false", SBI),
+    ("sbi.c", "if (!guest_ptr(a[1], 4))", "if (false)", SBI),
+    ("sbi.c", "type && !guest_ptr(a[1], 4)", "false", SBI),
     ("virtio.c", "i < q->num && length < q->num", "length < q->num", HOST),
     ("virtio.c", " && length < q->num; length++", "; length++", SAFETY),
     ("virtio.c", "!d.addr || d.flags", "d.flags", SAFETY),
@@ -46,52 +47,50 @@ MUTANTS = [
     # What the guest's instruction asks for.
     ("mmio.c", "a->sign_extend = load && !(funct3 & 4)", "a->sign_extend = false",
      "tests/test_decode.py"),
-    ("mmio.c", "a->length = 2;", "a->length = 4;", HOSTILE),
+    ("mmio.c", "(inst & 3) == 3 ? 4 : 2", "4", HOSTILE),
     ("mmio.c", "gpa - d->base >= d->size", "gpa - d->base > d->size", HOSTILE),
     ("mmio.c", " || a->offset % a->width)", ")", HOSTILE),
     ("mmio.c", "!(d->widths & a->width)", "false", HOSTILE),
     ("mem.c", "high << 16 | low", "low", BOOT),
-    ("mmio.c", "decode(inst, transformed, &a) && !walk", "decode(inst, transformed, &a)",
-     HOSTILE),
+    ("mmio.c", "known && !walk && !inside", "known && !inside", HOSTILE),
     ("mmio.c", "(amo && inst >> 27 != 2)", "(amo && inst >> 27 == 2)", HOSTILE),
     ("mmio.c", "if (!a->store && a->reg)", "if (!a->store)", HOST),
-    ("mmio.c", "? a->base", "? 0", HOST),
-    ("mmio.c", "+ a->low - v->exit->tval", "- v->exit->tval", HOST),
+    ("mmio.c", "? a.base", "? 0", HOST),
+    ("mmio.c", "v->regs[a.base] + a.low", "v->regs[a.base]", HOST),
     # Exceptions and interrupts for the guest.
-    ("hv.c", "was_on | (sstatus & SSTATUS_SPP)", "was_on", HOSTILE),
-    ("hv.c", "csr_write(vsepc, v->exit->pc)", "csr_write(vsepc, v->exit->pc + 2)", HOSTILE),
-    ("hv.c", "csr_write(vstval, tval)", "csr_write(vstval, 0)", HOSTILE),
-    ("hv.c", "csr_read(vstvec) & ~3ul", "csr_read(vstvec)", HOST),
-    ("hv.c", "csr_write(sepc, e->pc + step)", "csr_write(sepc, e->pc + 4)", HOSTILE),
-    ("hv.c", "INSTRUCTION_WFI || !(csr_read(sstatus) & SSTATUS_SPP)", "INSTRUCTION_WFI",
+    ("hart.c", "spie | (sstatus & SSTATUS_SPP)", "spie", HOSTILE),
+    ("hart.c", "csr_write(vsepc, v->exit->pc)", "csr_write(vsepc, v->exit->pc + 2)", HOSTILE),
+    ("hart.c", "csr_write(vstval, tval)", "csr_write(vstval, 0)", HOSTILE),
+    ("hart.c", "csr_read(vstvec) & ~3ul", "csr_read(vstvec)", HOST),
+    ("exit.c", "csr_write(sepc, e->pc + step)", "csr_write(sepc, e->pc + 4)", HOSTILE),
+    ("exit.c", "INSTRUCTION_WFI || !(csr_read(sstatus) & SSTATUS_SPP)", "INSTRUCTION_WFI",
      HOSTILE),
     ("plic.c", "        csr_clear(hvip, HVIP_VSEIP);\n", "", BOOT),
     ("plic.c", "        map_guest(GUEST_PLIC + page, 0, PAGE, 0);\n", "", HOST),
     ("plic.c", "        hfence_gvma();\n", "", HOST),
-    ("plic.c", "    fence(); // that, then whatever tells others that this hart is ready\n", "",
+    ("plic.c", "    fence(); // before anything tells others that this hart is ready\n", "",
      HOST),
     ("plic.c", "host.plic + page, PAGE", "host.plic + CONTEXT, PAGE", HOST),
-    ("hv.c", "        csr_set(hvip, HVIP_VSSIP);\n", "", SBI),
-    ("hv.c", "    csr_write(hcounteren, -1);", "    //", BOOT),
+    ("exit.c", "        csr_set(hvip, HVIP_VSSIP);\n", "", SBI),
+    ("hart.c", "    csr_write(hcounteren, -1);", "    //", BOOT),
     ("plic.c", "CONTEXT_SIZE * (2 * (hart) + 1)", "CONTEXT_SIZE", HOST),
-    ("plic.c", "context >= 2 * guest.harts", "context >= 2 * MAX_HARTS", HOST),
-    ("virtio.c", "                ask_for_interrupt(q);", "                ;", DISK),
-    ("virtio.c", "(sel ? 0 : F_EVENT_IDX)", "0", HOST),
-    ("virtio.c", "s->features[sel] |", "s->features[0] |", HOST),
-    ("virtio.c", "s->host[QUEUE_SEL / 4] = s->queue_sel = 0", "s->queue_sel = 0", HOST),
+    ("plic.c", "context < 2 * guest.harts", "context < 2 * MAX_HARTS", HOST),
+    ("virtio.c", "        ask_for_interrupts(s);", "        ;", DISK),
+    ("virtio.c", "s->features[0] | F_EVENT_IDX", "s->features[0]", HOST),
+    ("virtio.c", "= s->features[1];", "= s->features[0];", HOST),
+    ("virtio.c", "s->regs[QUEUE_SEL] = s->queue_sel = 0", "s->queue_sel = 0", HOST),
     ("virtio.c", "    value &= s->refused ? 0xff & ~STATUS_FEATURES_OK : 0xff;", "", SAFETY),
     # What SBI promises.
-    ("sbi.c", "a[0] >= 1ul << (guest.harts - a[1])", "a[0] > 1ul << (guest.harts - a[1])",
-     HOST),
-    ("sbi.c", "find(a[0]) != NULL", "true", SBI),
+    ("sbi.c", "a[0] >> (guest.harts - a[1])", "a[0] >> (guest.harts - a[1] + 1)", HOST),
+    ("sbi.c", "find_extension(a[0]) != NULL", "true", SBI),
     ("sbi.c", "type > SBI_SRST_WARM_REBOOT || ", "", SBI),
-    ("sbi.c", "a[1] != -1ul && !a[0]", "false", HOST),
+    ("sbi.c", "a[0] ? SBI_ERR_INVALID_PARAM : 0", "SBI_ERR_INVALID_PARAM", HOST),
     ("sbi.c", "if (a[EXTENSION] > LEGACY_SHUTDOWN)", "if (true)", HOST),
-    ("sbi.c", "HART_START_PENDING))\n", "HART_STARTED))\n", HOST),
-    ("sbi.c", "    v->start.opaque = opaque;\n", "", HOST),
-    ("hv.c", "true))\n        stop_hart(v);\n    for", "true))\n        ;\n    for", HOST),
-    ("hv.c", "            stop_hart(v); // for", "            ; // for", HOST),
-    ("hv.c", "} while (host.resetting);", "} while (false);", HOST),
+    ("hart.c", "to = HART_START_PENDING", "to = HART_STARTED", HOST),
+    ("hart.c", "    v->start_opaque = opaque;\n", "", HOST),
+    ("hart.c", "true))\n        stop_hart(v);\n    for", "true))\n        ;\n    for", HOST),
+    ("exit.c", "            stop_hart(v);", "            ;", HOST),
+    ("hart.c", "} while (host.resetting);", "} while (false);", HOST),
     ("hv.c", "args).error)", "args).value)", HOST),
     ("uart.c", "        stop_others(v);\n", "", HOST),
     ("sbi.c", "a[FUNCTION] <= e->last_function", "true", SBI),
@@ -107,24 +106,23 @@ MUTANTS = [
     ("mmode.c", "        csr_set(sie, SIP_STIP);\n", "", HOST),
     ("mmode.c", "m->csr[MENVCFG] & HENVCFG_STCE", "false", HOST),
     ("mmode.c", "pending & MIP_MEIP ? 11 :", "", HOST),
-    # Who sees what when: memory's order, which QEMU keeps in any case.
-    ("virtio.c", "    fence(); // our ring, then the device's look at it\n", "", HOST),
-    ("virtio.c", "    fence(); // the rings, then the device's look at them\n", "", HOST),
-    ("virtio.c", "        fence(); // that, then a look at what the device has done since\n", "",
-     HOST),
-    ("virtio.c", "    fence(); // the lock orders memory alone, but here are devices\n", "",
-     HOST),
+    # Who sees what, and when: memory ordering, which QEMU keeps even without fences.
+    ("virtio.c", "    fence(); // the device must see our ring before it looks at it\n", "", HOST),
+    ("virtio.c", "    fence(); // the device must see our rings before it looks at them\n", "", HOST),
+    ("virtio.c", "        fence(); // acknowledge before we look what the device has done since\n",
+     "", HOST),
+    ("virtio.c", "    fence(); // the lock alone puts RAM in order, but not devices\n", "", HOST),
     ("virtio.c", "    fence();\n    atomic_flag_clear(&busy);", "    atomic_flag_clear(&busy);",
      HOST),
     ("virtio.c", "more ? d.next : 0", "d.next", HOST),
     ("virtio.c", "(more && d.next >= q->num)", "false", HOST),
     ("virtio.c", "            q->ours->desc[i].addr = (hpa_t)guest_ptr(GUEST_RAM, 0);",
      "            ;", HOST),
-    ("sbi.c", "    fence(); // first that, then the IPI\n", "", HOST),
-    ("hv.c", "    fence_i(); // load() wrote what comes now\n", "", HOST),
+    ("hart.c", "    fence();          // the IPI comes after that\n", "", HOST),
+    ("hart.c", "    fence_i(); // load() wrote the code that runs now\n", "", HOST),
     # The host's harts.
-    ("hv.c", "hlvx_hu(nothing, 0) >= 0 || ", "", HOST),
-    ("hv.c", " || csr_read(htval) != nothing >> 2", "", HOST),
+    ("hart.c", "hlvx_hu(nothing, 0) >= 0 || ", "", HOST),
+    ("hart.c", " || csr_read(htval) != nothing >> 2", "", HOST),
     # The device tree.
     ("fdt.c", '{NULL, "rng-seed"},', '', HOST),
     ("fdt.c", '(host.sstc || !same(from, "sstc"))', "true", HOST),

@@ -1,5 +1,6 @@
-"""The hypervisor's files on this machine, unchanged, in a fake one (tests/host):
-unit tests with the sanitizers, how much of the code they run, and fuzzers.
+"""Runs the hypervisor's files, unchanged, on this machine inside a fake one
+(tests/host): unit tests with the sanitizers, how much of the code they run, and
+fuzzers.
 """
 
 import json
@@ -14,7 +15,7 @@ from conftest import ROOT
 from patience import piece
 
 HOST = ROOT / "tests/host"
-# Those that deal with what a guest says.
+# The files that handle what a guest asks for.
 FILES = ["mem", "mmio", "plic", "sbi", "uart", "virtio"]
 BRANCHES = 95  # per cent
 
@@ -60,9 +61,10 @@ def test_unit(tmp_path, report):
 
 @pytest.mark.parametrize("name", ["mmio", "sbi"])
 def test_fuzz(name, tmp_path, report):
-    """libFuzzer finds nothing in FUZZ_SECONDS, from the inputs that we keep on.
+    """libFuzzer finds nothing in FUZZ_SECONDS, starting from the inputs that we keep.
 
-    When it does, its output has the input in Base64; SEED finds it again.
+    If it does find something, its output shows the input in Base64, and a run with
+    the same SEED finds it again.
     """
     fuzzer = build(f"fuzz_{name}", tmp_path)
     new = tmp_path / "new"

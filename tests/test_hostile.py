@@ -1,8 +1,8 @@
 """Nothing that a guest does hurts the hypervisor.
 
-The guests are guests/hostile_*.c; each checks itself that what it does wrong
-comes back to it, and ends by a shutdown.  Meanwhile all of the host's RAM is a
-file, so that here can be seen what else was written to.
+The guests are guests/hostile_*.c.  Each checks that what it does wrong comes
+back to itself, and ends by a shutdown.  Meanwhile all of the host's RAM is a
+file, so the tests here can see what else was written to.
 """
 
 import mmap
@@ -19,8 +19,8 @@ import pytest
 from conftest import QEMUS, ROOT
 
 FAIL = re.compile(rb"^FAIL .*$", re.MULTILINE)
-# The hypervisor's lines, in which another hart's characters may stand, and what
-# one about a virtqueue begins with.
+# The hypervisor's lines, in which another hart's characters may appear, and how
+# one about a virtqueue begins.
 VOICE = re.compile(rb"hv: .*$", re.MULTILINE)
 STOPS = rb"hv: vi"
 
@@ -29,8 +29,8 @@ MIB, GIB, PAGE = 1 << 20, 1 << 30, 4096
 GAP = 64  # MiB of the host's RAM behind the guest's
 R, W, X = 2, 4, 8  # in a page table's entry
 RTC, PLIC, UART, VIRTIO = 0x101000, 0x0C000000, 0x10000000, 0x10001000
-HOST = 8  # words of struct host, up to what changes when the guest ends: hv.h
-ROOT_TABLE = 5  # of these
+HOST = 9  # words of struct host, up to what changes when the guest ends: hv.h
+ROOT_TABLE = 6  # its index among them
 
 
 class Host:
@@ -59,7 +59,7 @@ class Host:
         return struct.unpack(f"<{n}Q", self.bytes(address, 8 * n))
 
     def pages(self, start, end):
-        """What is not zero from START to END, both at a page: {address: page}."""
+        """The pages from START to END that are not all zeros: {address: page}."""
         found, at, end = {}, start - RAM, end - RAM
         while at < end:
             try:  # what nobody has touched is a hole
@@ -98,8 +98,8 @@ class Canary:
     def unused(self):
         """The pages next to the guest's RAM, which nobody should write to.
 
-        Below it is what was never allocated, with QEMU's device tree somewhere;
-        above it there is RAM that the guest was not given.
+        Below it is RAM that was never allocated, with QEMU's device tree
+        somewhere in it; above it is RAM that the guest was not given.
         """
         (heap,), (ram,) = self.variable("heap"), self.variable("guest_ram")
         used = (heap + PAGE - 1) // PAGE * PAGE
@@ -110,7 +110,7 @@ class Canary:
         return self.host.words(self.symbols[name], n)
 
     def leaves(self, table, entries=2048, span=GIB, gpa=0):
-        """What the second stage of translation maps, page by page or larger."""
+        """What the second stage of translation maps, leaf by leaf."""
         for i, entry in enumerate(self.host.words(table, entries)):
             at = gpa + i * span
             if entry & (R | W | X):
@@ -148,7 +148,7 @@ class Canary:
                     or UART <= gpa and gpa + span <= VIRTIO + 8 * PAGE
                 )
 
-        # A vcpu's first page: registers, and far behind them the stack.
+        # A vcpu's first page: registers, and well above them the stack.
         for hart in range(8):
             vcpu = self.symbols["vcpus"] + MIB // 2 * hart
             words = host.words(vcpu, PAGE // 8)
@@ -178,7 +178,7 @@ def hostile(boot, build_guest, out, tmp_path):
             *("-p", f"harts={harts} {params}"),
             qemu_args=f"{host.qemu_args} {qemu_args}",
         )
-        # Its first characters come after all that the hypervisor sets up.
+        # It prints only when the hypervisor has set everything up.
         guest.expect(rb"here I am\n")
         canary = Canary(host, Path(out) / "hv.elf", harts)
         while b"fuzz" in guest.expect(rb"\nfuzz: \w+ loads|\w+ checks, \w+ failed")[0]:
@@ -198,7 +198,7 @@ def hostile(boot, build_guest, out, tmp_path):
 
 
 def test_faults(hostile):
-    """From VS-mode and VU-mode, where there is no memory and no such register."""
+    """Accesses from VS-mode and VU-mode where there is no memory or register."""
     hostile("hostile_faults")
 
 
@@ -215,7 +215,7 @@ def test_traps(hostile, harts):
 
 @pytest.mark.parametrize("harts", [1, 2])
 def test_calls(hostile, harts):
-    """The other hart is started somewhere in the noise, and may find no code."""
+    """One of the calls starts the other hart, which may find no code."""
     hostile("hostile_sbi", harts, says=rb"hv: the guest's hart \d can't go on: ")
 
 
@@ -250,7 +250,7 @@ def test_virtio(hostile, devices):
 def test_virtio_race(hostile, devices):
     """Another hart rewrites the rings while the hypervisor reads them."""
     guest = hostile("hostile_virtio", 2, "race", options=devices, says=STOPS)
-    # That neither all nor nothing of it was wrong; numbers are hexadecimal.
+    # Some requests were wrong, and some were not; the numbers are hexadecimal.
     counts = rb"queue \w: \w+ rounds, (\w+) finished, (\w+) stopped"
     finished, stopped = zip(*re.findall(counts, guest.console))
     assert len(stopped) == 5 and any(int(n, 16) for n in finished)
@@ -264,19 +264,19 @@ def test_balloon(hostile):
 
 @pytest.mark.parametrize("harts", [1, 2])
 def test_code(hostile, harts):
-    """Code that the hypervisor reads, and another hart unmaps meanwhile."""
+    """Code that the hypervisor reads while another hart unmaps it."""
     hostile("hostile_code", harts)
 
 
 @pytest.mark.parametrize("harts", [1, 2])
 def test_fuzz(hostile, devices, report, harts):
-    """`make fuzz-guest` sets these; a seed gives the same numbers again, but
-    two harts, and devices, are never in the same order again."""
+    """`make fuzz-guest` sets these.  A seed repeats the numbers, but not the
+    order in which two harts, or devices, get their turn."""
     seconds = int(os.environ.get("FUZZ_SECONDS") or 60) / (2 * len(QEMUS))
     seed = int(os.environ.get("FUZZ_SEED") or random.randrange(10**6))
     report(f"fuzz.c, {harts} harts: seed {seed}, {seconds:.0f} seconds")
     params = f"seed={seed} seconds={max(1, round(seconds))}"
-    # What it types itself may stand anywhere, also in the hypervisor's lines.
+    # What it types itself may appear anywhere, even in the hypervisor's lines.
     says = rb"hv: (?!BUG)"
     guest = hostile("fuzz", harts, params, options=devices, says=says)
     report(re.findall(rb"fuzz: .* faults", guest.console)[-1].decode())
@@ -290,13 +290,13 @@ def test_devmem(boot):
             *("0x1000 8", "0x100000 8", "0x100000 64 0x5555", "0x100010 32 0x5555"),
             *("0x2004000 64 0", "0x102000 32", "0x10100000 16", "0x20000000 32", "0xc600000 32", "0x10009000 32"),
             *("0x7ffffff8 64", "0x7ffffff8 64 1", "0xc0000000 8", "0xc0000000 8 1"),
-            # stores that the PLIC and a virtio slot lack
+            # stores that the PLIC and a virtio slot do not take
             *("0xc000004 8 1", "0xc000008 64 1", "0x10008070 16 0"),
         ):
             _, status = guest.run(f"devmem {what}")
             assert status in (128 + 7, 128 + 11), what
         assert guest.output("devmem 0xc000028 32") == "0x00000001"  # the UART's
-        # The test device, as on QEMU without the hypervisor: this is no wish.
+        # The test device, as on bare QEMU: this value asks for nothing.
         assert guest.output("devmem 0x100000 32 0x1234; devmem 0x100000 32") == "0x00000000"
         guest.start("devmem 0x100000 32 0x5555")
         assert guest.ended() == 0

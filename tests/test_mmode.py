@@ -1,6 +1,6 @@
 """Kernels that start in M-mode without firmware, as teaching kernels do.
 
-They are in guests/mmode_*; each checks by itself what it gets, prints a FAIL
+They are in guests/mmode_*; each checks for itself what it gets, prints a FAIL
 line for what is wrong, and ends with the line `done: N checks, M failed`.  All
 run on the hypervisor and, as the reference, on QEMU without it.
 """
@@ -43,15 +43,15 @@ DISK = (
     "-device virtio-blk-device,drive=disk,bus=virtio-mmio-bus.0"
 )
 BLOCK = 1024
-FIRST, BLOCKS = 64, 16  # that hart 0 writes; hart 1 the next ones, and so on
+FIRST, BLOCKS = 64, 16  # what hart 0 writes; hart 1 writes the next ones, and so on
 ECALLS = 109  # in the program, mmode_super_asm.S
 
-# The groups of mmode_csr.c after "done", in its order, which are more than
-# those kernels need: what has to pass.  QEMU lets mepc's bit 0 be written, so
-# not "warl".
+# The groups of mmode_csr.c after "done", in its order, which go beyond what
+# those kernels need.  PASS has those that must pass: not "warl", because QEMU
+# lets mepc's bit 0 be written.
 GROUPS = ["pmp", "views", "ecall", "illegal", "warl"]
-# Not on the hypervisor: what S-mode would see of M-mode's registers in between is
-# seen by nobody.
+# Nor "views" on the hypervisor: while M-mode runs, S-mode's registers need not
+# follow, as S-mode can't look at them.
 PASS = {
     "bare": ["pmp", "views", "ecall", "illegal"],
     "hv": ["pmp", "ecall", "illegal"],
@@ -110,8 +110,9 @@ _start: li      t0, 1 << 39
 
 @functools.cache
 def has_mpv(qemu):
-    """Not so on QEMU 10.0.13 and 11.1: the firmware can't hand a guest's trap to
-    the hypervisor there, because it doesn't get out of the virtual mode."""
+    """Can mstatus.MPV be written?  Not on QEMU 10.0.13 and 11.1: there the
+    firmware can't hand a guest's trap to the hypervisor, because it doesn't get
+    out of virtual mode."""
     with tempfile.TemporaryDirectory() as folder:
         source, elf = f"{folder}/mpv.S", f"{folder}/mpv"
         Path(source).write_text(MPV)
@@ -128,7 +129,7 @@ def has_mpv(qemu):
 
 
 def test_warning(run_sh, kernels, qemu):
-    """run.sh says so where the QEMU is one of those."""
+    """run.sh warns if the QEMU is one of those."""
     kernel = kernels / "clint.elf"
     result = run_sh("--dry-run", "--no-disk", "-k", kernel, QEMU=qemu)
     assert result.returncode == 0
@@ -175,7 +176,7 @@ def finish(guest, group=b"done"):
 
 
 def check_super(guest, harts, disk, hides_stip=False):
-    """Talk to one of the kernels of mmode_super.c; look at what it did."""
+    """Talk to one of the kernels of mmode_super.c; then look at what it did."""
     before = disk.read_bytes()
     text = "".join(random.choices("abcdefghijklmnopqrstuvwxyz ", k=150))
     try:
@@ -224,7 +225,7 @@ def run_super(start, machine, qemu, disk):
     """run_super(NAME, HARTS, ...): one of those kernels, and its checks."""
     name = next(name for name, command in QEMUS.items() if command == qemu)
     version = tuple(int(n) for n in name.removeprefix("qemu-").split("."))
-    # The guest's sip is vsip, where QEMU did not show STIP before 8.2.
+    # The guest's sip is vsip, and before 8.2 QEMU did not show STIP there.
     hides_stip = machine == "hv" and version < (8, 2)
 
     def run(name, harts, **options):
@@ -237,7 +238,7 @@ def run_super(start, machine, qemu, disk):
 @pytest.mark.parametrize("harts", [1, 2, 4])
 @pytest.mark.parametrize("name", ["clint", "sstc"])
 def test_super(run_super, name, harts):
-    """Timer, console, disk and U-mode, with both ways to a timer."""
+    """Timer, console, disk and U-mode, with both kinds of timer."""
     run_super(name, harts)
 
 
@@ -271,7 +272,7 @@ def test_csr_flat_without_sstc(start):
 
 
 def test_csr_more(start, machine):
-    """What is played beyond the need of those kernels."""
+    """What is emulated beyond what those kernels need."""
     guest = start("csr")
     finish(guest)
     for group in map(str.encode, GROUPS):
@@ -308,11 +309,11 @@ def on_both(boot, spawn, qemu, kernels):
     [(1, "rv64,h=true"), (4, "rv64,h=true"), (2, "rv64,h=true,sstc=false")],
 )
 def test_board(on_both, qemu, harts, cpu):
-    """Traps, counters, interrupts: line by line as on QEMU by itself."""
+    """Traps, counters, interrupts: line by line as on bare QEMU."""
     said = on_both(harts, cpu)
 
-    def same(line):  # the other is in test_msip_bits()
-        # QEMU 7.2 says of an AMO where nothing is that it was the load.
+    def same(line):  # the line that is not is in test_msip_bits()
+        # For an AMO where nothing is, QEMU 7.2 says that the load failed.
         return "msip's other bits" not in line and not (
             QEMUS.get("qemu-7.2") == qemu and "amo in" in line
         )
@@ -329,8 +330,9 @@ def test_msip_bits(on_both):
         assert [line for line in lines if "msip's" in line] == ["msip's other bits: 0x0, mip 0x0"]
 
 
-# Sets each bit of mstatus by itself, and with it set asks M-mode for something and
-# waits for an interrupt.  The next bit follows; "k" at the end.
+# Sets one bit of mstatus after the other.  With the bit set, it reads and
+# writes a register of M-mode's and waits for an interrupt.  Types "k" at the
+# end.
 EACH_BIT = """
         .globl  _start
 _start: csrr    t0, mhartid

@@ -1,5 +1,5 @@
-"""CBMC proves what the tests only try: for all instructions, all addresses, all
-that a guest may write into its rings (tests/host/prove_*.c).
+"""CBMC proves what the tests can only try: for all instructions, all addresses and
+everything that a guest may write into its rings (tests/host/prove_*.c).
 """
 
 import re
@@ -14,11 +14,11 @@ TOOLS = ROOT / "build/judges/run"  # tests/run gets them
 CHECKS = ["--bounds-check", "--pointer-check", "--signed-overflow-check"]
 CHECKS += ["--undefined-shift-check", "--div-by-zero-check", "--unwinding-assertions"]
 
-# The relay's tables, with room for as much as the proof is about.
+# Smaller tables for the relay, just large enough for the proof.
 SMALLER = "MAX_QUEUES = 64, MAX_QUEUE_SIZE = 1024", "MAX_QUEUES = 2, MAX_QUEUE_SIZE = 8"
-# How many new entries there are is the proof's to choose.
-FEW = "fence(); // idx, then the entries that it promises", "fence(); few(q, idx);"
-# Each store into our table, behind which the proof looks at it.
+# Lets the proof choose how many new entries there are.
+FEW = "fence(); // read idx before the entries that it promises", "fence(); few(q, idx);"
+# Each store into our table.  The proof looks at the table after every one.
 STORE = r"(\n +to->(?:addr|len|flags|next) = [^;]+;)"
 
 

@@ -1,4 +1,4 @@
-"""run.sh: its options, its errors, and what it builds anew when."""
+"""run.sh: its options, its errors, and what it rebuilds when."""
 
 import gzip
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import INITRD, ISA, KERNEL
+from conftest import INITRD, ISA, KERNEL, copy_tree
 from test_mmode import has_mpv
 
 # --- What it says ------------------------------------------------------------
@@ -39,7 +39,7 @@ def compile_at(elf, address):
 
 @pytest.fixture
 def files(tmp_path):
-    """Files to give to run.sh that it can't take, by name."""
+    """The folder with files that run.sh has to refuse."""
     (tmp_path / "text").write_text("not a kernel\n" * 100)
     (tmp_path / "empty").touch()
     with open(tmp_path / "large", "wb") as large:
@@ -80,8 +80,8 @@ def contents(folder):
         ("-k empty", "empty is empty"),
         ("-k host.elf", "host.elf is an ELF file, but not for 64-bit RISC-V"),
         ("-k high.elf", "high.elf is for addresses .* try a larger --mem"),
-        ("-k half.gz", "half.gz is no whole gzip file"),
-        ("-k huge@0x80000000", "an Image says itself where it belongs"),
+        ("-k half.gz", "half.gz is not a whole gzip file"),
+        ("-k huge@0x80000000", "an Image says by itself where it belongs"),
         ("-k text@0x1000", "text is for addresses .* try a larger --mem"),
         ("-k text@here", "-k: cannot read text@here"),
         ("-m 64 -i large", "large is for addresses .* try a larger --mem"),
@@ -95,9 +95,9 @@ def contents(folder):
         ("-c two", "-c takes a number from"),
         ("-c 9", "-c takes a number from"),
         ("-d missing", "cannot read missing"),
-        ("--share missing", "missing is no folder"),
+        ("--share missing", "missing is not a folder"),
         ("--no-disk -d text", "do not go together"),
-        ("--gdb=tmux", "--gdb=tmux: this is no window of tmux's"),
+        ("--gdb=tmux", "--gdb=tmux: this is not a tmux window"),
         ("--gdb=screen", "unknown option '--gdb=screen'"),
         ("--stats --bare", "--bare and --stats do not go together"),
         ("--trace file --bare", "--bare and --trace do not go together"),
@@ -123,10 +123,24 @@ def test_error(run_sh, files, tree, tmp_path, arguments, message):
 
 
 def test_no_qemu(run_sh):
-    """A wrong QEMU= is said, and not cured by installing another one."""
+    """A wrong QEMU= is reported, and not cured by installing another one."""
     result = run_sh("--dry-run", QEMU="/nowhere/qemu")
     assert result.returncode == 2
     assert result.stderr == "run.sh: QEMU: there is no command /nowhere/qemu\n"
+
+
+def test_first_start(run_sh, tmp_path):
+    """Before it builds the kernel, run.sh says what one can read meanwhile."""
+    copy_tree(tmp_path / "tree")
+    make = tmp_path / "bin/make"
+    make.parent.mkdir()
+    make.write_text('#!/bin/sh\necho "make $*" >&2\nexit 1\n')
+    make.chmod(0o755)
+    path = f"{make.parent}:{os.environ['PATH']}"
+    result = run_sh(script=tmp_path / "tree/run.sh", PATH=path)
+    hint, build = result.stderr.splitlines()
+    assert "boot.S, hv.c, mem.c" in hint
+    assert build.startswith("make ") and build.endswith("/Image")
 
 
 # --- What it starts ----------------------------------------------------------
@@ -142,9 +156,9 @@ def test_dry_run(run_sh, spawn, qemu):
         guest.poweroff()
 
 
-# What the very same guest answers the same on both sides.  Without the dates:
-# Linux unpacks the initramfs while it sets its clock, so a link is from 1970 or
-# from now, as it happens.
+# What the very same guest must answer on both sides.  Without the dates: Linux
+# unpacks the initramfs while it sets its clock, so a link may be from 1970 or
+# from now.
 FILES = "find /bin /sbin /init -exec ls -l {} + | awk '{ $6 = $7 = $8 = \"\"; print }'"
 SAME = f"uname -a; cat /proc/cmdline; {FILES} | md5sum"
 
@@ -168,7 +182,7 @@ def test_params(boot):
 
 
 def test_other_folder(boot, tmp_path):
-    """Files are named as seen from where run.sh was called."""
+    """File names are relative to the folder from which run.sh was called."""
     shutil.copy(KERNEL, tmp_path / "kernel")
     shutil.copy(INITRD, tmp_path / "initrd")
     with boot("-k", "kernel", "-i", "initrd", cwd=tmp_path) as guest:
@@ -185,7 +199,7 @@ def test_name_with_space(boot, tmp_path, option, file):
 
 # --- What it builds ----------------------------------------------------------
 
-# What has to be built anew in any case, and when the guest's options change.
+# What has to be built anew in any case, and what when the guest's options change.
 LINKED = {"hv.elf", "hv.asm", "hv.sym"}
 GUEST = {"guest.options", "guest.dtb", "guest.S.o"} | LINKED
 
@@ -221,7 +235,7 @@ def test_rebuild_for_option(build, options):
 
 @pytest.mark.parametrize("option, file", [("-k", KERNEL), ("-i", INITRD)])
 def test_rebuild_for_file(build, tmp_path, option, file):
-    """Another file of the guest's, and the same again with other contents."""
+    """Another file for the guest, and then the same one with a newer date."""
     copy = tmp_path / "copy"
     shutil.copy(file, copy)
     build()
@@ -256,7 +270,7 @@ def test_rebuild_for_other_contents(build, out, tmp_path, option, file, what):
 
 
 def initrd_size(dtb):
-    """That of the initramfs, as the device tree DTB says it."""
+    """The size of the initramfs, as the device tree DTB has it."""
     command = ["fdtget", "-tx", dtb, "/chosen"]
     start, end = (
         subprocess.check_output([*command, f"linux,initrd-{which}"], text=True)
@@ -272,7 +286,7 @@ def test_bare_builds_nothing(build):
 
 
 def test_rebuild_for_source(build, tree):
-    """A .c file and its object, the header and all."""
+    """A .c file renews its object, the header renews all of them."""
     build()
     os.utime(tree / "hv.c")
     assert build() == {"hv.c.o"} | LINKED
@@ -316,10 +330,10 @@ SECTIONS {
 
 @pytest.mark.parametrize("options", ["-N", "-z separate-code", "-z noseparate-code"])
 def test_elf(spawn, tree, tmp_path, options):
-    """One segment or several, as linkers lay it out.
+    """One segment or several, as linkers lay them out.
 
-    By a script, which leaves the file's header out of the first segment: QEMU's
-    board would enter that header, and so do we.
+    A script leaves the file's header out of the first segment: QEMU's board
+    would enter that header, and so would we.
     """
     source, script, elf = (tmp_path / name for name in ("elf.S", "elf.ld", "elf"))
     source.write_text(ELF)
@@ -333,8 +347,8 @@ def test_elf(spawn, tree, tmp_path, options):
 
 # --- Where and how a kernel is entered ----------------------------------------
 
-# Types L if it is entered at its lowest address, E if at _start, which is what
-# its ELF file says; then S or M, its mode, if it can do there what it has to.
+# Types L if it is entered at its lowest address, E if at _start, where its ELF
+# file says; then S or M, its mode, if it can do there what that mode allows.
 ENTERED = {
     "S": """
         li      a0, 'L'
@@ -370,7 +384,7 @@ VIRTUAL = 0xFFFFFFFF00000000  # from a physical address to one in the upper half
 
 
 def compile_entered(folder, mode, address, offset=0):
-    """ENTERED as an ELF file that belongs to ADDRESS and is linked OFFSET above."""
+    """ENTERED as an ELF file that belongs to ADDRESS and is linked OFFSET above it."""
     elf, script = folder / "kernel.elf", folder / "kernel.ld"
     where = f"{address + offset:#x} : AT({address:#x})"
     script.write_text(f"ENTRY(_start) SECTIONS {{ .text {where} {{ *(.text) }} }}")
@@ -421,7 +435,7 @@ FORMS = {  # what run.sh calls it, and its file
 @pytest.mark.parametrize("address", [0x80000000, 0x80200000, 0x80600000], ids=hex)
 @pytest.mark.parametrize("form", FORMS)
 def test_entry(boot, run_sh, qemu, tmp_path, form, address, bare):
-    """The same with and without the hypervisor, and as run.sh says."""
+    """A kernel is entered as run.sh says, with and without the hypervisor."""
     mode = "M" if address == 0x80000000 else "S"
     kind, make = FORMS[form]
     file = make(tmp_path, mode, address)
@@ -440,7 +454,7 @@ def test_entry(boot, run_sh, qemu, tmp_path, form, address, bare):
 
 
 def test_own_kernel_is_not_told(run_sh):
-    """That line is for those who bring a kernel of theirs."""
+    """That line is for those who bring a kernel of their own."""
     assert run_sh("--dry-run").stderr == ""
 
 
@@ -472,7 +486,7 @@ root:   .skip   4096
 
 @pytest.mark.parametrize("bare", [[], ["--bare"]], ids=["hv", "bare"])
 def test_sv48(boot, tmp_path, bare):
-    """Only our own kernel has to do with three levels (test_levels_of_page_tables)."""
+    """Only our own kernel has to make do with three levels (test_levels_of_page_tables)."""
     elf = tmp_path / "sv48"
     command = "riscv64-linux-gnu-gcc -nostdlib -static -Wl,--build-id=none,-N,-Ttext=0x80200000"
     subprocess.run(

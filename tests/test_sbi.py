@@ -1,6 +1,6 @@
 """The SBI that a guest is given, against the specification of SBI 2.0.
 
-guests/sbi.c does the checks, in a kernel of its own.
+guests/sbi.c, a kernel of its own, does the checks.
 """
 
 import re
@@ -15,8 +15,8 @@ FAIL = re.compile(rb"^FAIL .*$", re.MULTILINE)
 @pytest.fixture
 def start(boot, build_guest, qemu):
     """start(HARTS, ARGUMENTS, ...): guests/sbi.c, running."""
-    # QEMU 7.2 on a busy machine now and then forgets a timer interrupt of a
-    # guest with several harts; handle_interrupts() in hv.c reminds it.
+    # On a busy machine QEMU 7.2 now and then forgets a timer interrupt of a
+    # guest with several harts; handle_exit() in exit.c reminds it.
     forgets = QEMUS.get("qemu-7.2") == qemu
 
     def start(harts, *arguments, kind="elf", **options):
@@ -61,8 +61,9 @@ def test_sbi_without_sstc(start, harts):
     no_failure(guest)
 
 
-# Shut down, reboot cold, warm; for no reason and because the system failed.  The
-# hart that does it is not the one that booted, and all the others run.
+# A shutdown, a cold reboot, a warm one; for no reason, and because the system
+# failed.  The hart that asks is not the one that booted, and all the others
+# run.
 @pytest.mark.parametrize("harts", [1, 4])
 @pytest.mark.parametrize("high", ["", "high=1"])
 @pytest.mark.parametrize("reset", ["0,0", "0,1", "1,0", "1,1", "2,0", "2,1"])
@@ -94,9 +95,9 @@ def test_legacy_shutdown(start, harts):
 
 
 def test_all_are_here(start):
-    """No hart is still on its way in the firmware when the guest begins, because
+    """When the guest begins, no hart is still on its way through the firmware, because
     an IPI to it would be an error.  With thread=single all harts share one thread of
-    QEMU's, so the first one runs on for long before the others get their turn."""
+    QEMU's, so the first one runs for a long time before the others get their turn."""
     guest = start(8, "srst=0,0", qemu_args="-accel tcg,thread=single")
     assert guest.ended() == 0
     no_failure(guest)

@@ -1,5 +1,6 @@
 """The tree itself: size, format, scripts."""
 
+import graphlib
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ def names(*patterns):
 
 
 def lines_of_code(files):
-    """Neither blank nor comment, by cloc."""
+    """Counts the lines that are neither blank nor comments, by cloc."""
     result = subprocess.run(
         ["cloc", "--json", "--force-lang=C,dts", *files],
         cwd=ROOT,
@@ -46,15 +47,38 @@ def test_line_budget(report, patterns, without, budget):
 
 
 def test_readme_numbers():
-    """What the README says of each file's length, and that it names them all."""
+    """The README names every file and gives its right length."""
     text = (ROOT / "README.md").read_text()
     said = dict(re.findall(r"^\| ([\w.]+) \| (\d+) \|", text, re.MULTILINE))
     files = names("*.c", "*.S", "*.h", "*.dts")
     assert said == {file: str(lines_of_code([file])) for file in files}
 
 
+def test_calls_run_down():
+    """No two files call each other, not even by way of others.
+
+    So you can read a file and know what it builds on.  trap.S is a door and not a
+    call: a hart that enters the guest comes back in handle_exit().
+    """
+    defined, used = {}, {}
+    for file in names("*.c", "*.S"):
+        command = ["riscv64-linux-gnu-nm", ROOT / f"build/{file}.o"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        symbols = [line.split()[-2:] for line in lines.splitlines()]
+        defined |= {name: file for kind, name in symbols if kind == "T"}
+        used[file] = {name for kind, name in symbols if kind == "U"}
+    used["trap.S"] -= {"handle_exit", "bug_found"}
+    used["hv.c"] -= {"boot"}  # it only gives boot's address to the firmware
+    calls = {
+        file: {defined[name] for name in names if name in defined} - {file}
+        for file, names in used.items()
+    }
+    assert "hart.c" in calls["hv.c"] and "plic.c" in calls["mmio.c"]
+    tuple(graphlib.TopologicalSorter(calls).static_order())  # or CycleError
+
+
 def test_readme_options():
-    """It has what --help says."""
+    """The README shows exactly what --help prints."""
     help_text = subprocess.run(
         [ROOT / "run.sh", "--help"], capture_output=True, text=True, check=True
     ).stdout
@@ -62,7 +86,7 @@ def test_readme_options():
 
 
 def test_headers():
-    """The vocabulary, and the instructions that no other machine has."""
+    """There are two: the vocabulary, and the instructions that only RISC-V has."""
     assert names("*.h") == ["csr.h", "hv.h"]
 
 
@@ -85,7 +109,7 @@ def test_format():
     + ["linux/build.sh", "rootfs/build.sh", "rootfs/init", "tests/run", ".ci/run"],
 )
 def test_script(script):
-    """It can be started, and the shell understands it."""
+    """The script is executable, and its shell can parse it."""
     path = ROOT / script
     assert path.stat().st_mode & 0o111
     shell = path.read_text().splitlines()[0].removeprefix("#!")
@@ -93,7 +117,7 @@ def test_script(script):
 
 
 def test_promises():
-    """The tests that docs/security.md names are there."""
+    """Every test that docs/security.md names exists."""
     text = (ROOT / "docs/security.md").read_text()
     named = set(re.findall(r"(test_\w+\.py)(?:::(test_\w+))?", text))
     assert len(named) > 10
@@ -103,16 +127,16 @@ def test_promises():
 
 
 def test_mutants():
-    """What `make mutants` changes is there, each in one place."""
+    """The code that `make mutants` changes exists, each piece in one place only."""
     for file, right, wrong, _ in MUTANTS:
         assert (ROOT / file).read_text().count(right) == 1, (file, right)
         assert right != wrong
 
 
 def test_readme_table():
-    """The README names the QEMUs that Debian 12 has, where its table is made.
+    """The README's table is made on Debian 12, and names the QEMUs found there.
 
-    By their major versions: the newest one changes without our doing.
+    Only their major versions count: the newest QEMU changes without our doing.
     """
     text = (ROOT / "README.md").read_text()
     table = re.search(r"(?s)^<!-- tested .*?^<!-- end ", text, re.MULTILINE)[0]

@@ -1,7 +1,7 @@
-// Stands in for ../../csr.h when the hypervisor's files are compiled for the
-// machine that runs the tests: a CSR is a variable here, and what else needs
-// the real hart does nothing, or ends the call.  A fence shows the test what is
-// written by then.
+// Replaces ../../csr.h when the hypervisor's files are compiled for the machine
+// that runs the tests.  A CSR is a variable here.  Whatever else needs a real
+// hart does nothing, or ends the call.  At each fence a test can look at what
+// has been written so far.
 #pragma once
 #include <stdio.h>
 #include <stdlib.h>

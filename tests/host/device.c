@@ -14,7 +14,7 @@ static struct device_queue {
     uint16_t *used, seen;
 } queues[VIRTIO_SLOTS][QUEUES];
 
-// What a register says that nobody has written to since the last look.
+// A register has this value if nobody has written to it since the last look.
 #define UNTOUCHED 0xdeadu
 
 void devices_reset(void) {
@@ -59,9 +59,10 @@ static void turn_on(unsigned slot) {
     q->used = (uint16_t *)used;
 }
 
-// Takes the chain that begins at HEAD.  False if the device gives up: where no
-// descriptor is, which is how the hypervisor stops it; in a circle, which a
-// guest can make of descriptors that it uses again too early.
+// Takes the chain that begins at HEAD.  Returns false if the device gives up.
+// It does so at an index outside the table, which is how the hypervisor stops
+// it.  It also does so in a circle, which a guest can make by using descriptors
+// again too early.
 static bool take(struct device_queue *q, uint16_t head) {
     unsigned length = 0;
     uint16_t i = head;
@@ -72,7 +73,7 @@ static bool take(struct device_queue *q, uint16_t head) {
         d = q->desc[i];
         check(!(d.flags & ~(F_NEXT | F_WRITE)));
         if (!d.len)
-            return false; // QEMU wants none, and asks for a reset
+            return false; // QEMU refuses it, and asks for a reset
         check(in_guest_ram(d.addr, d.len));
         char *first = (char *)d.addr, *last = first + d.len - 1;
         if (d.flags & F_WRITE)
@@ -94,7 +95,8 @@ unsigned device_run(unsigned slot) {
          q++) {
         if (!q->on)
             continue;
-        // Whether or not a chain leads there: it may have, a moment ago.
+        // Check all descriptors, even if no chain leads to them now: one may
+        // have done so a moment ago.
         for (unsigned i = 0; i < q->num; i++)
             check(in_guest_ram(q->desc[i].addr, q->desc[i].len) &&
                   q->desc[i].next < 1024);
@@ -115,8 +117,8 @@ void devices_look(void) {
     for (unsigned n = 0; n < VIRTIO_SLOTS; n++) {
         uint32_t ready = *reg(n, R_QUEUE_READY), index = *reg(n, R_NOTIFY);
         *reg(n, R_QUEUE_READY) = *reg(n, R_NOTIFY) = UNTOUCHED;
-        // A queue that is not ready any more goes on until the reset: QEMU's
-        // does.
+        // A queue that is no longer ready goes on working until the reset, as
+        // QEMU's queues do.
         if (ready == 1)
             turn_on(n);
         else if (*reg(n, R_STATUS) == 0)

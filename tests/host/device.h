@@ -13,6 +13,7 @@ static inline volatile uint32_t *reg(unsigned slot, unsigned n) {
     return (volatile uint32_t *)(GUEST_VIRTIO + slot * PAGE) + n;
 }
 
-void devices_reset(void); // all registers, too: slots 0 to 7 have devices
-void devices_look(void);  // after each exit: what was written to them?
-unsigned device_run(unsigned slot); // chains taken now, out of all its queues
+void devices_reset(void); // registers, too; slots 0 to 7 have devices
+void devices_look(void);  // sees what the last exit wrote to them
+// Takes the chains in all queues of a slot, and returns how many there were.
+unsigned device_run(unsigned slot);

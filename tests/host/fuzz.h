@@ -1,5 +1,5 @@
-// How the fuzzers take numbers from their input: big-endian, with fewer bytes
-// at its end, and then 0.
+// Takes numbers from a fuzzer's input.  They are big-endian.  A number at the
+// end of the input may have fewer bytes, and after the end all are 0.
 #pragma once
 #include "machine.h"
 

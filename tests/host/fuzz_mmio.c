@@ -8,7 +8,7 @@
 #include "device.h"
 #include "fuzz.h"
 
-// Where something is: mostly in RAM, near its end, or anywhere.
+// Returns an address: mostly in RAM, sometimes near its end, or anywhere.
 static gpa_t place(void) {
     uint64_t kind = take(1);
     return kind < 0xc0   ? GUEST_RAM + take(2)
@@ -23,12 +23,13 @@ static void write_ram(gpa_t gpa, const void *from, uint64_t n) {
         memcpy(to, from, n);
 }
 
-static void write_virtio(unsigned slot, unsigned offset, uint32_t value) {
-    check(store(4, GUEST_VIRTIO + slot * PAGE + offset, value));
+static void write_virtio(unsigned slot, unsigned reg, uint32_t value) {
+    check(store(4, GUEST_VIRTIO + slot * PAGE + 4 * reg, value));
     devices_look();
 }
 
-// What a driver does to have a queue, but for what the input wants otherwise.
+// Sets up a queue as a driver does, except where the input wants something
+// else.
 static gpa_t desc, avail;
 static unsigned num;
 static void set_up(unsigned slot) {
@@ -41,8 +42,8 @@ static void set_up(unsigned slot) {
     write_virtio(slot, QUEUE_NUM, num);
     gpa_t parts[] = {desc = place(), avail = place(), place()};
     for (unsigned i = 0; i < 3; i++) {
-        write_virtio(slot, QUEUE_DESC_LOW + 16 * i, parts[i]);
-        write_virtio(slot, QUEUE_DESC_LOW + 16 * i + 4, parts[i] >> 32);
+        write_virtio(slot, QUEUE_DESC_LOW + 4 * i, parts[i]);
+        write_virtio(slot, QUEUE_DESC_LOW + 4 * i + 1, parts[i] >> 32);
     }
     write_virtio(slot, QUEUE_READY, 1);
 }
@@ -60,11 +61,11 @@ static void operation(void) {
         break;
     }
     case 1: // a register of a slot
-        write_virtio(slot, take(1) * 4 % CONFIG, take(4));
+        write_virtio(slot, take(1) % CONFIG, take(4));
         break;
     case 2: set_up(slot); break;
     case 3:
-    case 4: { // a descriptor, most of them useful
+    case 4: { // a descriptor, in most cases a useful one
         unsigned i = take(1);
         struct desc d = {place(), take(1), take(1) & 3, take(1)};
         if (d.next < 0xc0 && num)
@@ -85,7 +86,7 @@ static void operation(void) {
         }
         break;
     case 7: device_run(slot); break;
-    case 8: // any exit of a load or a store, at a device or near one
+    case 8: // any exit by a load or a store, in a device or near one
     case 9: {
         static const gpa_t bases[] = {
             GUEST_PLIC,  GUEST_PLIC + 0x2000,  GUEST_PLIC + 0x200000,
@@ -122,7 +123,7 @@ static void operation(void) {
     devices_look();
 }
 
-// The firmware's fences and the like need nothing.
+// The firmware has nothing to do for fences and the like.
 static struct sbiret nothing(const struct call *call) {
     return (struct sbiret){0};
 }
@@ -157,7 +158,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length) {
     data = input;
     size = length;
     uint64_t options = take(1);
-    if (options & 1) // it began in M-mode
+    if (options & 1) // the guest began in M-mode
         mmode_init();
     while (size) {
         enum how how = how_ends(operation());

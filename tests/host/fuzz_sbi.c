@@ -1,8 +1,8 @@
-// libFuzzer: SBI calls with any registers, to a firmware that answers anything.
-// What may get through to it is listed here.
+// libFuzzer: SBI calls with anything in their registers, and a firmware that
+// answers anything.  judge() knows which calls may get through to it.
 #include "fuzz.h"
 
-// An argument: often one of those on which something hangs.
+// Returns an argument, often one at the limit of what is allowed.
 static uint64_t argument(void) {
     static const uint64_t edges[] = {
         0,
@@ -36,10 +36,10 @@ static uint64_t extension(void) {
                                      : take(kind & 1 ? 8 : 4);
 }
 
-static unsigned characters; // of one call
+static unsigned characters; // written or read by one call
 
 static void judge(const struct call *c) {
-    // Nothing but harts that the guest has.
+    // A mask may name only harts that the guest has.
     bool harts = c->a[1] == -1ul || (c->a[0] && c->a[1] < guest.harts &&
                                      c->a[0] < 1ul << (guest.harts - c->a[1]));
     switch (c->id) {
@@ -65,7 +65,7 @@ static struct sbiret any(const struct call *call) {
     uint64_t error = take(1), value = take(1);
     for (unsigned hart = 0; host.resetting && hart < guest.harts; hart++)
         if (hart != this_hart)
-            vcpus[hart].state = HART_STOPPED; // it waits for that
+            vcpus[hart].state = HART_STOPPED; // stop_others() waits for that
     return (struct sbiret){(int8_t)error, value};
 }
 

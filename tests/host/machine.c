@@ -16,7 +16,7 @@ bool lacks_sv39x4, leaves_htval;
 void (*at_fence)(void), (*at_hfence)(void), (*at_wfi)(void);
 unsigned fences, fences_i;
 
-// Multiples of eight bytes, as guest.S has them.
+// Each has a multiple of eight bytes, as in guest.S.
 static const char kernel[] __attribute__((aligned(8))) = "kernel.";
 static const char initrd[] __attribute__((aligned(8))) = "initrd.";
 asm(".section .rodata; .balign 8\n"
@@ -31,7 +31,8 @@ static const struct guest as_built = {
     .ram_size = GUEST_RAM_SIZE,
     .harts = 4,
 };
-// The compiler must not know that this is what hv.h calls constant.
+// hv.h declares the guest constant, but tests change it through "built".  The
+// compiler must not know that both are the same.
 _Static_assert(sizeof(struct guest) == 88, "the assembler's number");
 asm(".data; .balign 8; .globl built, guest\n"
     "built: .quad guest\n guest: .zero 88\n.text");
@@ -64,7 +65,7 @@ void sleep_(void) {
     if (at_wfi)
         at_wfi();
     else if (vcpus[this_hart].state == HART_STOPPED &&
-             !vcpus[this_hart].start.pc) // else there is an IPI that tells
+             !vcpus[this_hart].start_pc) // otherwise an IPI wakes it
         longjmp(end, ASLEEP);
 }
 
@@ -112,7 +113,7 @@ void make_machine(void) {
     map(HOST_TEST, PAGE);
     map(HOST_RAM, HOST_RAM_SIZE);
     reset_machine();
-    // Who runs over an end of the guest's RAM shall not get far.
+    // Report any access just beyond one end of the guest's RAM.
     char *start = ram(GUEST_RAM);
     ASAN_POISON_MEMORY_REGION(start - PAGE, PAGE);
     ASAN_POISON_MEMORY_REGION(start + GUEST_RAM_SIZE, PAGE);
@@ -147,7 +148,7 @@ void reset_machine(void) {
                          .isa = "rv64imach_sstc",
                          .henvcfg = -1,
                          .sstc = true,
-                         .running = true};
+                         .booted = true};
     init_memory(HOST_RAM + HOST_RAM_SIZE, GUEST_RAM_SIZE);
 }
 

@@ -12,12 +12,11 @@ bool clint_access(struct vcpu *v, struct access *a) { return true; }
 
 static bool valid(const struct access *a) {
     return (a->width == 1 || a->width == 2 || a->width == 4 || a->width == 8) &&
-           a->reg < 32 && a->base < 32 && a->low < 8 &&
-           (a->length == 2 || a->length == 4);
+           a->reg < 32 && a->base < 32 && a->low < 8;
 }
 
-// The offset of a load or store with 32 bits, and of a compressed one, as the
-// manual's tables have their bits.
+// Returns the offset in a load or store, of 32 bits or compressed.  The
+// manual's tables show where its bits are.
 static uint32_t offset_of(uint32_t inst, const struct access *a) {
     if ((inst & 3) == 3)
         return a->store ? (inst >> 25) << 5 | (inst >> 7 & 31) : inst >> 20;
@@ -38,7 +37,7 @@ static uint32_t offset_of(uint32_t inst, const struct access *a) {
                  : (inst >> 5 & 3) << 6);
 }
 
-// The register that it is an offset from.
+// Returns the register that the offset is added to.
 static unsigned base_of(uint32_t inst) {
     return (inst & 3) == 3   ? inst >> 15 & 31
            : (inst & 3) == 2 ? 2
@@ -51,14 +50,11 @@ void prove(void) {
     assume(!transformed || inst & 1); // see handle_mmio()
     struct access a = {.store = any32() & 1};
     bool done = decode(inst, transformed, &a);
-    claim(!done || valid(&a), "an access has a width, a register, a length");
-    claim(a.length == 2 || a.length == 4, "any instruction has a length");
+    claim(!done || valid(&a), "an access has a width and registers");
     if (transformed) {
-        claim(a.length == (inst & 2 ? 4 : 2), "htinst's bit 1 is the length");
         claim(a.base == (inst >> 15 & 31), "Addr. Offset");
         return;
     }
-    claim(a.length == ((inst & 3) == 3 ? 4 : 2), "the length");
     // Only these are loads or stores.
     unsigned opcode = inst & 0x7f, funct3 = inst >> 12 & 7, rvc = inst & 3;
     unsigned high = inst >> 13 & 7;
@@ -71,12 +67,13 @@ void prove(void) {
     c_store |= zcb == 2 || (zcb == 3 && !(inst & 1 << 6));
     claim(done == (load || store || c_load || c_store), "what is an access");
     claim(!done || a.store == (store || c_store), "what is a store");
-    // Where it begins, in the width's lower bits, which is all that is looked
-    // at.
+    // Where the access begins.  handle_mmio() only looks at the address modulo
+    // the width.
     claim(!done || a.base == base_of(inst), "the base register");
     claim(!done || ((a.low ^ offset_of(inst, &a)) & (a.width - 1)) == 0,
           "the offset's lower bits");
-    // A compressed one and its long form mean the same, transformed or not.
+    // A compressed instruction and its long form mean the same, transformed or
+    // not.
     if (!done || rvc == 3)
         return;
     unsigned size = __builtin_ctz(a.width);
@@ -88,7 +85,6 @@ void prove(void) {
     claim(decode(htinst | addr_offset << 15, true, &b), "transformed");
     claim(b.base == addr_offset, "where Addr. Offset is");
     claim(a.store == b.store && a.width == b.width && a.reg == b.reg &&
-              a.length == b.length &&
               (a.store || a.width == 8 || a.sign_extend == b.sign_extend),
           "transformed or not, it is the same access");
     uint32_t offset = offset_of(inst, &a);

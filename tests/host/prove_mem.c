@@ -9,7 +9,7 @@ void shut_down(uint32_t how) { assume(false); }
 void prove(void) {
     uint64_t base = any64();
     guest_ram_size = any64();
-    // Where CBMC's pointers end, and no machine's memory is that large.
+    // CBMC's pointers end there, and no machine has that much memory.
     assume(base && base < 1ul << 54 && guest_ram_size < 1ul << 54);
     guest_ram = (char *)base;
     gpa_t gpa = any64();

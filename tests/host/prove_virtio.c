@@ -1,22 +1,24 @@
 // CBMC: the relay's walk through a guest's rings of SIZE entries.  Any read of
 // volatile memory gives any value (goto-instrument --nondet-volatile), so the
-// guest may change its rings at any moment.  The device may read ours at any
-// moment, so what it may find is claimed between any two stores (test_proofs.py
-// puts a look() behind each), and each field of an entry by itself: it may see
-// an old one with a new one.
+// guest may change its rings at any moment.
 //
-// Each step begins with any table that the claims allow, so what holds for one
-// new entry in the ring (AT_MOST 1) holds for the second behind it as well.
+// The device may read our rings at any moment, too.  So we claim what it may
+// find there between any two stores: test_proofs.py puts a look() after each.
+// And we claim it for each field of an entry by itself, because the device may
+// see an old field together with a new one.
+//
+// Each step begins with any table that the claims allow.  So what holds for one
+// new entry in the ring (AT_MOST 1) also holds for the next one.
 #include "prove.h"
 #include <csr.h>
 #undef fence
 #define fence() rest()
-// test_proofs.py puts this behind the fence that follows the reading of idx
+// test_proofs.py puts this after the fence that follows the read of idx
 #define few(q, idx)                                                            \
     assume((uint16_t)(idx - q->translated) <= at_most ||                       \
            (uint16_t)(idx - q->translated) > q->num)
 static void look(void), rest(void);
-static unsigned at_most = AT_MOST; // so many new entries in the ring
+static unsigned at_most = AT_MOST; // new entries in the ring
 #include "virtio.c"                // with smaller queues, see test_proofs.py
 
 enum { NUM = 8 };
@@ -27,7 +29,7 @@ static bool in_ram(uint64_t hpa, uint64_t size) {
     return hpa >= RAM_AT && size <= ram_size && hpa - RAM_AT <= ram_size - size;
 }
 
-// As prove_mem.c has it.
+// Does what prove_mem.c proves of the real one.
 void *guest_ptr(gpa_t gpa, uint64_t size) {
     uint64_t hpa = gpa - GUEST_RAM + RAM_AT;
     return gpa >= GUEST_RAM && in_ram(hpa, size) ? (void *)hpa : NULL;
@@ -44,9 +46,10 @@ void map_guest(gpa_t gpa, hpa_t to, uint64_t size, uint64_t perm) {
 }
 
 static struct ours ours;
-// As the device sees it: not any value, but what we have written there.
+// The same memory as the device sees it.  It is not volatile, so a read gives
+// what we have written there, not any value.
 static struct desc *const table = (struct desc *)ours.desc;
-static uint16_t *const ring = (uint16_t *)ours.avail;
+static struct ring *const ring = (struct ring *)&ours.avail;
 
 void *alloc(uint64_t size, uint64_t align) {
     for (unsigned i = 0; i < MAX_QUEUE_SIZE; i++)
@@ -54,37 +57,36 @@ void *alloc(uint64_t size, uint64_t align) {
     return &ours;
 }
 void *hv_memset(void *to, int c, size_t n) {
-    claim(to == (void *)ours.avail && n == sizeof ours.avail,
+    claim(to == (void *)&ours.avail && n == sizeof ours.avail,
           "only our ring is cleared");
-    for (unsigned i = 0; i < LENGTH(ours.avail); i++)
-        ring[i] = 0;
+    *ring = (struct ring){0};
     return to;
 }
 
-static uint32_t registers[CONFIG_END / 4];
+static uint32_t registers[2 * CONFIG];
 static struct desc guests[NUM];
-static uint16_t guests_avail[RING + NUM + 1], guests_used[RING + 4 * NUM + 1];
+static struct ring guests_avail, guests_used;
 static struct queue *const queue = &slots[0].queue[0];
 
-// Whether each field is right by itself, so that a device may see any of them
-// old and the others new.
+// Tells whether each field is right by itself.  Then a device may see some of
+// them old and the others new.
 static bool each_is_right(struct desc d) {
     return in_ram(d.addr, 0) && d.next < MAX_QUEUE_SIZE &&
            !(d.flags & ~(DESC_F_NEXT | DESC_F_WRITE));
 }
 
-// The entry that is looked at, the same one throughout: any.
+// The entry that we look at.  It may be any, but stays the same throughout.
 static uint32_t which;
 static bool looking = true;
 
-// Between any two stores.
+// Called between any two stores.
 static void look(void) {
     claim(!looking || each_is_right(table[which]),
           "each field is right at any time");
 }
 
-// At each fence, and so whenever the device hears of a chain, no entry is half
-// an old one.
+// Called at each fence, and so before the device hears of a chain.  By then no
+// entry is half old and half new.
 static void rest(void) {
     claim(!looking || (each_is_right(table[which]) &&
                        in_ram(table[which].addr, table[which].len)),
@@ -95,7 +97,7 @@ static void rest(void) {
 static void begin(void) {
     which = any32();
     assume(which < MAX_QUEUE_SIZE);
-    slots[0].host = registers;
+    slots[0].regs = registers;
     for (unsigned i = 0; i < MAX_QUEUE_SIZE; i++) {
         struct desc d = {any64(), any32(), any16(), any16()};
         assume(each_is_right(d) && in_ram(d.addr, d.len));
@@ -103,8 +105,8 @@ static void begin(void) {
     }
     queue->num = SIZE;
     queue->desc = guests;
-    queue->avail = guests_avail;
-    queue->used = guests_used;
+    queue->avail = &guests_avail;
+    queue->used = &guests_used;
     queue->ours = &ours;
     queue->ready = true;
     queue->translated = any16();
@@ -117,25 +119,24 @@ void prove(void) {
     rest();
     uint16_t more = queue->translated - before;
     claim(more <= queue->num, "no more than the ring holds");
-    // What the ring that the device sees has in its new entries.
+    // The new entries in the ring that the device sees.
     uint32_t i = any32();
     assume(i < more);
     bool wrong = !good && i == more - 1u;
-    claim(ring[RING + (uint16_t)(before + i) % queue->num] < queue->num ||
-              wrong,
+    claim(ring->ring[(uint16_t)(before + i) % queue->num] < queue->num || wrong,
           "the chain begins in the table");
-    claim(!wrong || ring[RING + (uint16_t)(before + i) % queue->num] == 0xffff,
+    claim(!wrong || ring->ring[(uint16_t)(before + i) % queue->num] == 0xffff,
           "or nowhere, where the guest's is wrong");
-    claim(ring[IDX] == queue->translated, "the index");
+    claim(ring->idx == queue->translated, "the index");
 }
 
-// One chain: the device, which follows it through our table, comes to its end.
+// One chain.  The device follows it through our table, and reaches its end.
 void prove_chain(void) {
     begin();
-    looking = false; // prove() does
+    looking = false; // prove() does that
     uint16_t before = queue->translated;
     assume(translate(queue) && queue->translated != before);
-    uint16_t i = ring[RING + before % queue->num];
+    uint16_t i = ring->ring[before % queue->num];
     bool ended = false;
     for (unsigned n = 0; n < NUM && !ended; n++) {
         claim(i < queue->num, "the chain stays in the table");
@@ -146,46 +147,47 @@ void prove_chain(void) {
     claim(ended, "the chain ends");
 }
 
-// After a mistake the device finds a chain that begins nowhere.
+// After a mistake of the guest's the device finds a chain that begins nowhere.
 void prove_notify(void) {
     begin();
     uint16_t before = queue->translated;
-    assume(queue->num <= 2); // as for translate(), but for less of it
-    registers[QUEUE_NOTIFY / 4] = -1;
+    assume(queue->num <= 2); // prove() has larger rings
+    registers[QUEUE_NOTIFY] = -1;
     uint32_t index = any32();
     notify(0, index);
     uint16_t last = queue->translated - 1;
-    claim(queue->ready || (ring[IDX] == queue->translated &&
-                           ring[RING + last % queue->num] == 0xffff),
+    claim(queue->ready || (ring->idx == queue->translated &&
+                           ring->ring[last % queue->num] == 0xffff),
           "it stops");
     claim(index == 0 || (queue->ready && queue->translated == before),
           "no other queue is ready");
 }
 
-// Any write to a register but the two of prove_notify() and of the interrupt,
-// in any state of the queue, which may not have a table yet.
+// Any write to any register but QueueNotify, which prove_notify() has, and
+// InterruptACK.  The queue is in any state, and may not have a table yet.
 void prove_start(void) {
     begin();
     queue->ready = any32() & 1;
     queue->num = any32();
     queue->ours = queue->ready || any32() & 1 ? &ours : NULL;
-    for (unsigned i = 0; i < LENGTH(queue->place); i++)
-        queue->place[i] = any32();
+    queue->set[QUEUE_NUM] = any32();
+    for (unsigned i = 0; i < 10; i++)
+        queue->set[QUEUE_DESC_LOW + i] = any32();
     uint32_t reg = any32();
-    assume(reg < CONFIG && reg % 4 == 0);
+    assume(reg < CONFIG);
     assume(reg != QUEUE_NOTIFY && reg != INTERRUPT_ACK);
     bool was_ready = queue->ready;
     write_register(0, reg, any32());
     if (was_ready || !queue->ready)
         return;
     rest();
-    claim(!ring[IDX], "there is nothing in our ring");
-    const uint32_t *to = registers + QUEUE_DESC_LOW / 4;
+    claim(!ring->idx, "there is nothing in our ring");
+    const uint32_t *to = registers + QUEUE_DESC_LOW;
     uint64_t num = queue->num;
     claim(num && num <= MAX_QUEUE_SIZE && !(num & (num - 1)), "the size");
-    claim(registers[QUEUE_NUM / 4] == num, "which the device gets, too");
+    claim(registers[QUEUE_NUM] == num, "which the device gets, too");
     claim(((uint64_t)to[1] << 32 | to[0]) == (uint64_t)ours.desc &&
-              ((uint64_t)to[5] << 32 | to[4]) == (uint64_t)ours.avail,
+              ((uint64_t)to[5] << 32 | to[4]) == (uint64_t)&ours.avail,
           "the device gets our table and ring");
     uint64_t used = (uint64_t)to[9] << 32 | to[8];
     claim(in_ram(used, 6 + 8 * num) && used % 4 == 0,

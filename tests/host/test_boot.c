@@ -3,7 +3,10 @@
 #include "device.h"
 #include "unit.h"
 
-// The host's tree, which a test may change before it boots, and its harts.
+static uint64_t fdt_size(const uint32_t *fdt) { return be32(fdt[TOTALSIZE]); }
+
+// The host's device tree, which a test may change before it boots, and the
+// number of its harts.
 static uint32_t tree[1024];
 static uint64_t host_harts;
 
@@ -17,7 +20,7 @@ static int setup(void **state) {
     return 0;
 }
 
-// Puts TO in place of each FROM, which is as long.
+// Replaces each FROM in the tree by TO, which has the same length.
 static void edit(const char *from, const char *to) {
     size_t length = strlen(from), found = 0;
     char *at = (char *)tree, *behind = at + fdt_size(tree);
@@ -35,7 +38,7 @@ static void set(const char *node, const char *name, unsigned n,
     words[n] = be32(value);
 }
 
-// The firmware starts a hart, and that one is in the waiting room at once.
+// The firmware starts a hart, and it is in the waiting room at once.
 static struct sbiret starts_harts(const struct call *call) {
     if (call->id == SBI_EXT_HSM) {
         uint64_t hart = call->a[0];
@@ -51,7 +54,7 @@ static struct sbiret starts_harts(const struct call *call) {
 }
 
 static enum how boots(void) {
-    host.running = 0;
+    host.booted = 0;
     said[0] = 0;
     calls_made = 0;
     this_hart = 1;
@@ -65,7 +68,7 @@ static void dies_with(const char *line) {
     assert_string_equal(said, line);
 }
 
-// A property of the guest's, in its last node that has one.
+// Returns a property of the guest's tree, from the last node that has it.
 static const char *guests(const char *node, const char *name) {
     const uint32_t *fdt = ram(guest.dtb.gpa);
     fdt_prop p = NULL, last = NULL;
@@ -106,7 +109,7 @@ static void the_guest_is_entered(void **state) {
     assert_int_equal(guests_number(NULL, "riscv,cbom-block-size", 0), 128);
     assert_int_equal(guests_number(NULL, "riscv,cboz-block-size", 0), 0);
     assert_string_equal(guests(NULL, "mmu-type"), "riscv,sv57");
-    // The second one to come waits.
+    // A hart that comes later waits.
     assert_int_equal(how_ends(hv_main(1, NULL)), ASLEEP);
 }
 
@@ -116,7 +119,7 @@ static void code_is_fetched_anew(void **state) {
     assert_int_equal(fences_i, 1);
 }
 
-// One whose kernel is where a board's firmware would be.
+// The guest's kernel is where a board's firmware would be.
 static void all_harts_begin_in_m_mode(void **state) {
     built->kernel.gpa = GUEST_RAM;
     assert_int_equal(boots(), ENTERED);
@@ -127,13 +130,13 @@ static void all_harts_begin_in_m_mode(void **state) {
         assert_non_null(vcpus[hart].mmode);
         assert_int_equal(vcpus[hart].state,
                          hart == 1 ? HART_STARTED : HART_START_PENDING);
-        assert_int_equal(vcpus[hart].start.pc, hart == 1 ? 0 : GUEST_RAM);
-        assert_int_equal(vcpus[hart].start.opaque, guest.dtb.gpa);
+        assert_int_equal(vcpus[hart].start_pc, hart == 1 ? 0 : GUEST_RAM);
+        assert_int_equal(vcpus[hart].start_opaque, guest.dtb.gpa);
     }
 }
 
 static void a_wrong_hart_ends_it(void **state) {
-    host.running = 0;
+    host.booted = 0;
     assert_int_equal(how_ends(hv_main(4, host_fdt)), DIED);
     assert_string_equal(said, "hv: the guest has 4 harts, this is 4\r\n");
     built->harts = 9;
@@ -147,11 +150,11 @@ static void fewer_harts_end_it(void **state) {
 
 static void a_part_outside_ram_ends_it(void **state) {
     built->initrd.gpa = GUEST_RAM + GUEST_RAM_SIZE;
-    dies_with("hv: no RAM of the guest's for 8 bytes at 80010000\r\n");
+    dies_with("hv: the guest has no RAM for 8 bytes at 80010000\r\n");
 }
 
 static void two_plics_end_it(void **state) {
-    edit("xiscv,plic0", "riscv,plic0");
+    edit("xiscv,ndev", "riscv,ndev");
     dies_with("hv: the host has two PLICs, as with two sockets; the guest has "
               "one\r\n");
 }
@@ -189,14 +192,15 @@ static void a_hart_must_translate_and_tell(void **state) {
     setup(NULL);
     leaves_htval = true;
     dies_with("hv: hart 1 lacks Sv39x4, or leaves htval 0\r\n");
-    // Another hart may be another kind.
+    // Another hart may be of another kind.
     setup(NULL);
     lacks_sv39x4 = true;
     assert_int_equal(how_ends(hv_main(2, NULL)), DIED);
     assert_string_equal(said, "hv: hart 2 lacks Sv39x4, or leaves htval 0\r\n");
 }
 
-// The guest may be told of an extension in two ways, and hears the same.
+// The guest may learn of an extension from two properties.  Both must say the
+// same.
 static void has_extensions(const char *isa, const char *list, unsigned size) {
     assert_int_equal(boots(), ENTERED);
     const uint32_t *fdt = ram(guest.dtb.gpa);
@@ -225,7 +229,7 @@ static void extensions_are_the_hosts(void **state) {
     henvcfg_has = ~HENVCFG_STCE;
     HAS("rv64imafdc_zicsr_zba_svpbmt", "i\0m\0a\0f\0d\0c\0zicsr\0zba\0svpbmt");
     assert_false(host.sstc);
-    // QEMU 7.2 keeps STCE without having Sstc.
+    // QEMU 7.2 keeps STCE even if it has no Sstc.
     setup(NULL);
     edit("_sstc", "_xstc");
     HAS("rv64imafdc_zicsr_zba_svpbmt", "i\0m\0a\0f\0d\0c\0zicsr\0zba\0svpbmt");
@@ -234,7 +238,7 @@ static void extensions_are_the_hosts(void **state) {
 
 static void a_hart_with_stateen_lets_senvcfg_through(void **state) {
     assert_int_equal(boots(), ENTERED);
-    assert_int_equal(csrs.hstateen0, 0); // would be an illegal instruction
+    assert_int_equal(csrs.hstateen0, 0); // a write would be illegal
     edit("zba_svpbmt", "_smstateen");
     assert_int_equal(boots(), ENTERED);
     assert_int_equal(csrs.hstateen0, HSTATEEN0_ENVCFG);
@@ -251,7 +255,7 @@ static bool in_guests_tree(const char *string) {
     return at < end;
 }
 
-// One with less, and with that elsewhere.
+// A board with fewer devices, and with those at other places.
 static void another_board_is_found(void **state) {
     edit("sifive,plic-1.0.0", "xifive,plic-1.0.0"); // leaves riscv,plic0
     set("ns16550a", "reg", 1, 0x38000000);
@@ -279,7 +283,8 @@ static void the_board_s_own_numbers_reach_the_guest(void **state) {
 static void the_tree_is_searched(void **state) {
     assert_null(fdt_find(host_fdt, NULL, NULL, "none"));
     assert_null(fdt_find(host_fdt, NULL, "none", "reg"));
-    // What is asked for may be what the string is listed in, or behind it.
+    // The string may be listed in the property that is asked for, or in one
+    // behind it.
     assert_non_null(fdt_find(host_fdt, NULL, "sifive,test1", "compatible"));
     assert_int_equal(fdt_number(fdt_find(host_fdt, NULL, "syscon", "reg"), 0),
                      HOST_TEST);

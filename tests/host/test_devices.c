@@ -22,7 +22,8 @@ static void the_guests_registers_are_the_hosts(void **state) {
     }
 }
 
-// Contexts of M-mode, of harts that can't be, pending bits, holes between.
+// Contexts of M-mode and of harts that the guest does not have, pending bits,
+// and the holes between all these.
 static void the_rest_of_the_plic_is_not_the_guests(void **state) {
     static const uint32_t offsets[] = {
         0x1000,   0x1ffc,   0x2000,        0x207c,   0x2100,   0x2800,
@@ -39,14 +40,14 @@ static void the_rest_of_the_plic_is_not_the_guests(void **state) {
     }
 }
 
-static unsigned in_time; // fences between that and STOPPED
+static unsigned in_time; // fences after the threshold is 0, before STOPPED
 static void is_set(void) {
     in_time += *plic(0x201000 + 0x2000 * this_hart) == 0 &&
                vcpus[this_hart].state != HART_STOPPED;
 }
 
-// The firmware has left them at their highest.  Each hart sets its own, before
-// others can see that it waits.
+// The firmware has left all thresholds at their highest.  Each hart sets its
+// own before others can see that it waits.
 static void each_hart_sets_its_threshold_to_0(void **state) {
     for (unsigned hart = 0; hart < MAX_HARTS; hart++)
         *plic(0x201000 + 0x2000 * hart) = *plic(0x200000 + 0x2000 * hart) = 7;
@@ -66,7 +67,7 @@ static void each_hart_sets_its_threshold_to_0(void **state) {
 #define LEAF (PTE_V | PTE_U | PTE_A | PTE_D)
 static const gpa_t own_page = GUEST_PLIC + 0x201000;
 
-// What the hart finds at the page with hart 0's claim.
+// Returns what the hart finds for the page with hart 0's claim.
 static uint64_t own_pte(void) {
     uint64_t size, pte = walk(own_page, &size);
     assert_true(!pte || size == PAGE);
@@ -101,14 +102,15 @@ static void the_page_with_the_claim_is_lent(void **state) {
         assert_int_equal(own_pte(), lent);
         assert_int_equal(csrs.hvip, 0);
         assert_int_equal(csrs.sie, SIP_SEIP | SIP_SSIP);
-        // It may have known that there was nothing, and what it does is done.
+        // The hart may still take the page for unmapped.  Then its store is an
+        // exit, and is done all the same.
         assert_true(store(4, own_page + 4, 10));
         assert_int_equal(*plic(0x201004), 10);
         assert_int_equal(hfences, times + 1);
     }
 }
 
-// Each hart has a page of its own, and the firmware's are nobody's.
+// Each hart has a page of its own, and no hart has one of the firmware's.
 static void each_hart_is_lent_its_own(void **state) {
     uint64_t size;
     for (unsigned hart = 0; hart < 4; hart++)
@@ -124,8 +126,7 @@ static void each_hart_is_lent_its_own(void **state) {
     assert_int_equal(walk(GUEST_PLIC + 0x205000, &size), 0);
     assert_int_not_equal(walk(GUEST_PLIC + 0x203000, &size), 0);
     assert_int_not_equal(walk(GUEST_PLIC + 0x207000, &size), 0);
-    // The rest is for reading, but for the enables of a guest that has an
-    // M-mode.
+    // The rest may be read, except for the enables if the guest has an M-mode.
     uint64_t enables = GUEST_PLIC + ENABLE, priorities = GUEST_PLIC;
     assert_int_equal(walk(enables, &size) & 0x3ff, LEAF | PTE_R);
     assert_int_equal(walk(priorities, &size) & 0x3ff, LEAF | PTE_R);
@@ -140,7 +141,8 @@ static void an_m_mode_guest_may_not_read_enables(void **state) {
     assert_int_equal(own_pte() & 0x3ff, LEAF | PTE_R | PTE_W);
 }
 
-// A guest that has an M-mode sees its context, which is that of S-mode.
+// A guest that has an M-mode sees a context for it, which is really that of
+// S-mode.
 static void m_mode_has_the_context_of_s_mode(void **state) {
     static const uint32_t aliases[][2] = {
         {0x2000, 0x2080},     {0x2004, 0x2084},     {0x2100, 0x2180},
@@ -157,7 +159,7 @@ static void m_mode_has_the_context_of_s_mode(void **state) {
         assert_int_equal(vcpus[0].regs[5], 3 + i);
         *plic(s) = 0;
     }
-    // Beyond the guest's harts there is nothing, under no name.
+    // Beyond the guest's harts there is nothing, at either of the two places.
     static const uint32_t not_its[] = {0x2400, 0x2480, 0x208000, 0x209004};
     for (unsigned i = 0; i < LENGTH(not_its); i++) {
         uint32_t m = not_its[i],
@@ -178,7 +180,7 @@ static void the_uart_takes_bytes(void **state) {
         assert_true(store(1, GUEST_UART + i, 0x180 + i));
         assert_int_equal(uart[i], 0x80 + i);
     }
-    // Of a wider store the lowest one, and no other.
+    // A wider store writes its lowest byte, and no other.
     for (unsigned width = 2; width <= 8; width *= 2) {
         for (unsigned i = 0; i < 8; i++)
             uart[i] = 0xee;
@@ -189,7 +191,7 @@ static void the_uart_takes_bytes(void **state) {
     }
 }
 
-// Another hart stops at its IPI.
+// Another hart stops when it gets its IPI.
 static struct sbiret stops_at_its_ipi(const struct call *call) {
     calls[calls_made++ % LENGTH(calls)] = *call;
     assert_int_equal(call->id, SBI_EXT_IPI);
@@ -217,7 +219,7 @@ static void the_test_device_ends_it(void **state) {
     the_firmware = stops_at_its_ipi;
     assert_int_equal(how_ends(store(2, GUEST_TEST, 0x5555)), DIED);
     assert_int_equal(ended, 0x5555);
-    // If another hart is at it already this one waits for the end.
+    // If another hart is doing that already, this one waits for the end.
     reset_harts();
     host.resetting = 1;
     assert_int_equal(how_ends(store(4, GUEST_TEST, 0x5555)), ASLEEP);
@@ -229,7 +231,7 @@ static void the_test_device_ignores_the_rest(void **state) {
     host.test = HOST_TEST;
     for (unsigned i = 0; i < LENGTH(others); i++)
         assert_true(store(4, GUEST_TEST, others[i]));
-    assert_true(store(2, GUEST_TEST + 2, 0x5555)); // only the status
+    assert_true(store(2, GUEST_TEST + 2, 0x5555)); // the exit status alone
     assert_true(load(LW, GUEST_TEST));
     assert_int_equal(vcpus[0].regs[5], 0);
     assert_false(store(1, GUEST_TEST, 0x55));

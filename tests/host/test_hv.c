@@ -29,7 +29,7 @@ static void faults(uint64_t cause, uint64_t tval) {
     assert_int_equal(csrs.sepc, csrs.vstvec);
 }
 
-// Stval may be the instruction or 0; then the code tells.
+// stval may be the instruction.  If it is 0, we read the guest's code.
 static void wfi_sleeps(void **state) {
     leave(CAUSE_VIRTUAL_INSTRUCTION, WFI, 0, 0);
     moves_on(4);
@@ -53,7 +53,7 @@ static void other_virtual_instructions_are_illegal(void **state) {
     set_code(HFENCE_GVMA);
     leave(CAUSE_VIRTUAL_INSTRUCTION, 0, 0, 0);
     faults(CAUSE_ILLEGAL_INSTRUCTION, HFENCE_GVMA);
-    // What can't be fetched the guest fetches again.
+    // If we can't fetch the instruction, the guest fetches it again.
     csrs.vscause = 99;
     csrs.sepc = GUEST_RAM - 4;
     csrs.stval = 0;
@@ -63,7 +63,7 @@ static void other_virtual_instructions_are_illegal(void **state) {
     assert_int_equal(slept, 0);
 }
 
-// What was not delegated and is none of ours.
+// Exceptions that were not delegated, and that are not for us.
 static void other_exceptions_are_the_guests(void **state) {
     csrs.vsstatus = SSTATUS_SIE;
     leave(24, 7, 0, 0);
@@ -93,7 +93,8 @@ static void who_is_stuck_is_told_of_once(void **state) {
 
 _Noreturn void bug_found(void); // trap.S calls it
 
-// A trap of the hypervisor's own: each hart's last four exits, and the end.
+// A trap in the hypervisor itself prints each hart's last four exits, and ends
+// everything.
 static void a_bug_shows_the_last_exits(void **state) {
     for (unsigned i = 1; i <= 6; i++)
         leave(24, 0, 0, 0);
@@ -150,7 +151,8 @@ static void the_next_hart_begins_where_it_shall(void **state) {
     assert_int_equal(vcpus[2].state, HART_STOPPED);
     assert_int_equal(csrs.vsie | csrs.hvip, 0);
     assert_int_equal(csrs.sie, SIP_SSIP);
-    vcpus[2].start = (struct start){GUEST_RAM + 0x4000, 77};
+    vcpus[2].start_pc = GUEST_RAM + 0x4000;
+    vcpus[2].start_opaque = 77;
     vcpus[2].state = HART_START_PENDING;
     assert_int_equal(how_ends(hv_main(2, NULL)), ENTERED);
     assert_ptr_equal(entered, &vcpus[2]);
@@ -160,17 +162,18 @@ static void the_next_hart_begins_where_it_shall(void **state) {
     assert_int_equal(csrs.sepc, GUEST_RAM + 0x4000);
 }
 
-// It wakes up for nothing, and then because it shall start.
+// The hart wakes up for nothing first, and then because it is to start.
 static void wakes_twice(void) {
     assert_int_equal(vcpus[2].state, HART_STOPPED);
     csrs.sip = SIP_SSIP;
     if (slept++) {
         vcpus[2].state = HART_START_PENDING;
-        vcpus[2].start = (struct start){GUEST_RAM + 0x4000, 78};
+        vcpus[2].start_pc = GUEST_RAM + 0x4000;
+        vcpus[2].start_opaque = 78;
     }
 }
 
-// The IPI is taken back before it looks.
+// The IPI is taken back before the hart looks.
 static void ipi_is_gone(void) { assert_false(csrs.sip & SIP_SSIP); }
 
 static void an_ipi_alone_starts_no_hart(void **state) {
@@ -182,14 +185,14 @@ static void an_ipi_alone_starts_no_hart(void **state) {
     assert_int_equal(entered->regs[11], 78);
 }
 
-// Its start comes while another hart resets the machine.
+// The hart is started while another one resets the machine.
 static void starts_too_late(void) {
     struct vcpu *v = &vcpus[2];
     assert_int_equal(v->state, HART_STOPPED);
     if (slept++)
         longjmp(end, ASLEEP);
     v->state = HART_START_PENDING;
-    v->start.pc = GUEST_RAM;
+    v->start_pc = GUEST_RAM;
     host.resetting = 1;
 }
 
@@ -197,11 +200,11 @@ static void no_hart_starts_while_the_machine_is_reset(void **state) {
     at_wfi = starts_too_late;
     assert_int_equal(how_ends(stop_hart(&vcpus[2])), ASLEEP);
     assert_int_equal(slept, 2);
-    assert_int_equal(vcpus[2].start.pc, 0);
+    assert_int_equal(vcpus[2].start_pc, 0);
     assert_null(entered);
 }
 
-// Each of the others is asked until it has stopped, whatever it was at.
+// Each of the others is asked until it has stopped, whatever it was doing.
 static unsigned ipis[4];
 static struct sbiret stops_at_the_third(const struct call *call) {
     unsigned hart = __builtin_ctzl(call->a[0]);

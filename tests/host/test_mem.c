@@ -44,12 +44,13 @@ static void alloc_gives_zeroed_memory_once(void **state) {
 }
 
 static void alloc_dies_when_there_is_no_more(void **state) {
-    heap_end -= PAGE; // the last one is poisoned
+    heap_end -= PAGE; // the last page is poisoned
     uint64_t left = heap_end - heap;
     assert_int_equal(how_ends(alloc(left + 1, 1)), DIED);
     assert_int_equal(how_ends(alloc(-1ul, 1)), DIED);
     assert_non_null(alloc(left - 1, 1));
-    assert_int_equal(how_ends(alloc(1, 4 * MIB)), DIED); // the alignment
+    // No address that is left is aligned like this.
+    assert_int_equal(how_ends(alloc(1, 4 * MIB)), DIED);
     assert_non_null(alloc(1, 1));
     assert_int_equal(how_ends(alloc(1, 1)), DIED);
     assert_non_null(strstr(said, "out of memory"));
@@ -84,7 +85,7 @@ static void map_guest_takes_the_largest_leaf(void **state) {
     map_guest(8 * GIB, 8 * GIB + 2 * MIB, GIB, PTE_R);
     maps(8 * GIB, 8 * GIB + 2 * MIB, PTE_R, 2 * MIB);
     maps(9 * GIB - 1, 9 * GIB, PTE_R, 2 * MIB);
-    // The end of the 41 bits, and a page taken away again.
+    // The last page in 41 bits, mapped and taken away again.
     map_guest((1ul << 41) - PAGE, HOST_RAM, PAGE, PTE_X);
     maps((1ul << 41) - 1, HOST_RAM, PTE_X, PAGE);
     map_guest((1ul << 41) - PAGE, HOST_RAM, PAGE, 0);

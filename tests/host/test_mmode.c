@@ -27,7 +27,8 @@ static void execute(uint32_t inst) {
     leave(CAUSE_ILLEGAL_INSTRUCTION, 0, 0, 0);
 }
 
-// csrrw, csrrs, csrrc: FUNCT3 is 1, 2, 3; 4 more with a number for RS1.
+// FUNCT3 is 1, 2, 3 for csrrw, csrrs, csrrc.  With 4 more, RS1 is not a
+// register but a number.
 static void csr_op(unsigned funct3, unsigned csr, unsigned rs1, unsigned rd) {
     execute(csr << 20 | rs1 << 15 | funct3 << 12 | rd << 7 | 0x73);
     assert_int_equal(csrs.sepc, GUEST_RAM + PC + 4);
@@ -43,7 +44,7 @@ static void write_csr(unsigned csr, uint64_t value) {
     csr_op(1, csr, 6, 0);
 }
 
-// On into S-mode or U-mode, with MEDELEG.
+// M-mode sets MEDELEG and goes to MODE by an mret.
 static void goes_to(unsigned mode, uint64_t medeleg) {
     write_csr(MEDELEG_AT, medeleg);
     write_csr(MEPC_AT, 0x3001);
@@ -54,7 +55,7 @@ static void goes_to(unsigned mode, uint64_t medeleg) {
     assert_int_equal(csrs.sstatus & SSTATUS_SPP, mode ? SSTATUS_SPP : 0);
 }
 
-// It has been taken in M-mode, from MODE with interrupts on.
+// The trap was taken into M-mode, out of MODE with interrupts on.
 static void taken(uint64_t cause, uint64_t tval, unsigned mode) {
     const uint64_t *csr = harts[0].csr;
     assert_true(harts[0].on);
@@ -82,10 +83,10 @@ static void exceptions_go_by_medeleg(void **state) {
         leave(CAUSE_LOAD_PAGE, 0x123, 0, 0);
         taken(CAUSE_LOAD_PAGE, 0x123, mode);
         assert_int_equal(csrs.vscause, 0);
-        // To S-mode: mostly by the hart itself
+        // To S-mode: the hart does that itself, or else inject() does
         goes_to(mode, -1ul);
         assert_int_equal(csrs.hedeleg, HEDELEG);
-        execute(nonsense);
+        leave(CAUSE_VIRTUAL_INSTRUCTION, nonsense, 0, 0);
         assert_false(harts[0].on);
         assert_int_equal(csrs.vscause, CAUSE_ILLEGAL_INSTRUCTION);
         assert_int_equal(csrs.vstval, nonsense);
@@ -111,7 +112,8 @@ static void ecalls_have_the_cause_of_their_mode(void **state) {
     assert_int_equal(calls_made, 0); // there is no SBI
 }
 
-// Translation and interrupts are off in M-mode, and S-mode's when it is back.
+// In M-mode translation and interrupts are off.  After its mret they are as
+// S-mode left them.
 static void s_mode_finds_its_own_state_again(void **state) {
     goes_to(MODE_S, 0);
     csrs.vsatp = 0x1234;
@@ -126,7 +128,7 @@ static void s_mode_finds_its_own_state_again(void **state) {
     assert_int_equal(csrs.vsatp, 0x1234);
     assert_int_equal(csrs.vsstatus, SSTATUS_SIE | SSTATUS_MXR);
     assert_int_equal(harts[0].csr[MSTATUS], MSTATUS_MPIE | MSTATUS_MIE);
-    // M-mode sets another one for it.
+    // M-mode may set another satp for S-mode.
     leave(CAUSE_LOAD_PAGE, 0, 0, 0);
     csrs.vsatp = 0x5678;
     execute(INSTRUCTION_MRET);
@@ -138,10 +140,10 @@ static void who_is_stuck_in_m_mode_is_told_of(void **state) {
     leave(CAUSE_LOAD_PAGE, 0, 0, 0);
     assert_int_equal(harts[0].csr[MEPC], GUEST_RAM + PC);
     assert_int_equal(csrs.sepc, GUEST_RAM + PC);
-    // once, and test_hv.c has done that
+    // The message comes only once, and test_hv.c has seen it.
 }
 
-// All three are pending, and mie lets MASK through.
+// All three interrupts are pending, and mie lets MASK through.
 static void takes_interrupt(unsigned number, unsigned mask, unsigned vectored) {
     setup(NULL);
     clint.msip[0] = 1;
@@ -156,7 +158,7 @@ static void takes_interrupt(unsigned number, unsigned mask, unsigned vectored) {
     assert_int_equal(harts[0].csr[MEPC], GUEST_RAM + PC);
     assert_int_equal(csrs.sepc, VECTOR + (vectored ? 4 * number : 0));
     assert_int_equal(harts[0].csr[MSTATUS], MSTATUS_MPIE | MPP_M);
-    // It is not taken again before they are on.
+    // It is not taken again until interrupts are on.
     leave(CAUSE_INTERRUPT | 1, 0, 0, 0);
     assert_int_equal(csrs.sepc, GUEST_RAM + PC);
 }
@@ -185,7 +187,7 @@ static void m_modes_interrupts_come_in_s_mode(void **state) {
     assert_int_equal(harts[0].csr[MSTATUS] & MPP_M, MPP_S);
 }
 
-// M-mode waits at its own trap vector, where nothing is wrong.
+// M-mode waits at its own trap vector, and nothing is wrong with that.
 static void an_interrupt_may_come_at_the_vector(void **state) {
     harts[0].csr[MTVEC] = GUEST_RAM + PC;
     harts[0].csr[MSTATUS] = MSTATUS_MIE;
@@ -194,7 +196,7 @@ static void an_interrupt_may_come_at_the_vector(void **state) {
     leave(CAUSE_INTERRUPT | 1, 0, 0, 0);
     assert_int_equal(harts[0].csr[MCAUSE], CAUSE_INTERRUPT | 3);
     assert_int_equal(csrs.sepc, GUEST_RAM + PC);
-    // and with interrupts off before, mret leaves them off
+    // If interrupts were off before, mret leaves them off.
     harts[0].csr[MSTATUS] = MPP_M;
     execute(INSTRUCTION_MRET);
     assert_int_equal(harts[0].csr[MSTATUS], MSTATUS_MPIE);
@@ -215,7 +217,7 @@ static void wfi_does_not_wait_for_what_is_there(void **state) {
     assert_int_equal(csrs.sepc, GUEST_RAM + PC + 4);
 }
 
-// Those that M-mode raises for S-mode; with Sstc the timer's is the hart's.
+// M-mode raises S-mode's interrupts.  With Sstc the hart raises the timer's.
 static void mip_raises_s_modes_interrupts(void **state) {
     enum { SSIP = 2, STIP = 32 };
     host.sstc = true;
@@ -235,13 +237,13 @@ static void mip_raises_s_modes_interrupts(void **state) {
     host.sstc = false; // the bit means nothing then
     csr_op(2, MIP_AT, 7, 0);
     assert_int_equal(csrs.hvip & HVIP_VSTIP, HVIP_VSTIP);
-    // What the hart reports is read.
+    // A read shows what the hart reports.
     csrs.hip = HVIP_VSSIP;
     assert_int_equal(read_csr(MIP_AT), SSIP);
 }
 
-// What the hart itself keeps of vsstatus is not to be relied on: QEMU keeps
-// all, and the next entry of the guest puts it into mstatus, MPRV and all.
+// We can't rely on the hart to drop any bits of vsstatus.  QEMU keeps them all,
+// and puts them into mstatus at the next VM entry, even MPRV.
 static void mstatus_passes_on_s_modes_bits_alone(void **state) {
     const uint64_t s_modes = 1 << 5 | 1 << 8 | 3 << 9 | 3 << 13 | 3 << 18;
     for (unsigned bit = 0; bit < 64; bit++) {
@@ -280,10 +282,10 @@ static void csrs_are_remembered(void **state) {
     assert_int_equal(read_csr(MINSTRET), 456);
 }
 
-static void what_is_not_played_is_told_of_once(void **state) {
+static void what_is_not_emulated_is_told_of_once(void **state) {
     write_csr(MSTATUS_AT, 1 << 17);
     assert_string_equal(said, "hv: mstatus: MPRV, TVM, TW and TSR are not "
-                              "played\r\n");
+                              "emulated\r\n");
     said[0] = 0;
     write_csr(MSTATUS_AT, 1 << 20);
     assert_string_equal(said, "");
@@ -295,7 +297,7 @@ static void other_instructions_are_illegal(void **state) {
                                      0xb0202073 | 1 << 15, // csrs minstret, x1
                                      0xb0402073,           // csrr x0, 0xb04
                                      0x60002073,           // csrr x0, hstatus
-                                     0x30000073,           // no function
+                                     0x30000073,           // no such function
                                      0xffffffff,           0};
     for (unsigned i = 0; i < LENGTH(wrong); i++) {
         harts[0].csr[MSTATUS] = MSTATUS_MIE;
@@ -309,7 +311,7 @@ static void other_instructions_are_illegal(void **state) {
     goes_to(MODE_S, 0);
     execute(0x30002073); // csrr x0, mstatus
     taken(CAUSE_ILLEGAL_INSTRUCTION, 0x30002073, MODE_S);
-    // What can't be fetched the guest fetches again.
+    // If we can't fetch the instruction, the guest fetches it again.
     csrs.sepc = GUEST_RAM - 4;
     handle_exit(&vcpus[0]);
     assert_int_equal(csrs.sepc, GUEST_RAM - 4);
@@ -382,7 +384,7 @@ static void a_hart_interrupts_another(void **state) {
     assert_int_equal(reads(LW, MSIP_AT + 4 * 2), 1);
     writes(4, MSIP_AT + 4 * 2, 0);
     assert_int_equal(mip(&vcpus[2]), 0);
-    // The IPI that tells of it is not S-mode's interrupt.
+    // The IPI that announces it is not S-mode's interrupt.
     writes(4, MSIP_AT, 1);
     harts[0].csr[MIE] = MIP_MSIP;
     harts[0].csr[MSTATUS] = MSTATUS_MIE;
@@ -393,7 +395,7 @@ static void a_hart_interrupts_another(void **state) {
     assert_int_equal(harts[0].csr[MCAUSE], CAUSE_INTERRUPT | 3);
 }
 
-// Our own timer is set to the guest's, if it is waited for.
+// Our own timer is set like the guest's, if the guest waits for that.
 static void the_timer_brings_us_back(void **state) {
     clint.mtimecmp[0] = 5678;
     leave(CAUSE_INTERRUPT | 1, 0, 0, 0);
@@ -419,7 +421,7 @@ TESTS(test_mmode, M(exceptions_go_by_medeleg),
       M(interrupts_have_their_priorities), M(m_modes_interrupts_come_in_s_mode),
       M(an_interrupt_may_come_at_the_vector),
       M(wfi_does_not_wait_for_what_is_there), M(mip_raises_s_modes_interrupts),
-      M(csrs_are_remembered), M(what_is_not_played_is_told_of_once),
+      M(csrs_are_remembered), M(what_is_not_emulated_is_told_of_once),
       M(mstatus_passes_on_s_modes_bits_alone),
       M(other_instructions_are_illegal), M(each_hart_has_a_timer),
       M(the_time_is_read_alone), M(a_hart_interrupts_another),

@@ -1,7 +1,9 @@
 #include "../../sbi.c"
 #include "unit.h"
 
-// The guest's ecall; its pc moves on.
+enum { CONSOLE_READ = 1 };
+
+// The guest makes an ecall, and its pc moves on.
 static struct sbiret sbi(uint64_t id, uint64_t function, uint64_t a0,
                          uint64_t a1, uint64_t a2) {
     uint64_t *a = &vcpus[0].regs[10];
@@ -29,7 +31,7 @@ static void fails(struct sbiret ret, long error) {
 
 static void what_is_not_there_is_not_supported(void **state) {
     static const uint64_t wrong[][2] = {
-        {3, 0}, // SBI 0.1's for other harts
+        {3, 0}, // SBI 0.1's calls for other harts
         {4, 0},
         {5, 0},
         {6, 0},
@@ -39,7 +41,7 @@ static void what_is_not_there_is_not_supported(void **state) {
         {0x11, 0},
         {0x48534e, 0},
         {-1, 0},
-        {1ul << 32, 0}, // and not legacy set_timer
+        {1ul << 32, 0}, // not taken for legacy set_timer
         {SBI_EXT_BASE, 7},
         {SBI_EXT_BASE, -1},
         {SBI_EXT_TIME, 1},
@@ -109,13 +111,16 @@ static void masks_name_harts_that_there_are(void **state) {
     asked(SBI_EXT_IPI, 0, 0xf, 0);
     sbi(SBI_EXT_IPI, 0, 1, 3, 0);
     asked(SBI_EXT_IPI, 0, 1, 3);
-    // Nobody, wherever the mask begins.
-    static const uint64_t bases[] = {0, 3, 4, 99, 1ul << 63, -2ul};
+    // Nobody is meant, wherever the mask begins.  The firmware hears only of
+    // harts that exist.
+    static const uint64_t bases[] = {4, 99, 1ul << 63, -2ul};
     for (unsigned i = 0; i < LENGTH(bases); i++) {
         fails(sbi(SBI_EXT_IPI, 0, 0, bases[i], 0), 0);
         for (unsigned function = 0; function < 3; function++)
             fails(sbi(SBI_EXT_RFENCE, function, 0, bases[i], 0), 0);
     }
+    assert_int_equal(sbi(SBI_EXT_IPI, 0, 0, 3, 0).error, 0);
+    asked(SBI_EXT_IPI, 0, 0, 3);
     sbi(SBI_EXT_IPI, 0, 0, -1, 0); // all, whatever the mask
     asked(SBI_EXT_IPI, 0, 0, -1);
     sbi(SBI_EXT_IPI, 0, 99, -1, 0); // everybody
@@ -139,13 +144,13 @@ static void harts_start_in_ram(void **state) {
     vcpus[1].state = vcpus[2].state = HART_STOPPED;
     assert_int_equal(sbi(SBI_EXT_HSM, HART_START, 2, pc, 77).error, 0);
     asked(SBI_EXT_IPI, 0, 1 << 2, 0);
-    assert_int_equal(vcpus[2].start.pc, pc);
-    assert_int_equal(vcpus[2].start.opaque, 77);
+    assert_int_equal(vcpus[2].start_pc, pc);
+    assert_int_equal(vcpus[2].start_opaque, 77);
     assert_int_equal(sbi(SBI_EXT_HSM, HART_GET_STATUS, 2, 0, 0).value,
                      HART_START_PENDING);
     fails(sbi(SBI_EXT_HSM, HART_START, 2, pc + 4, 78),
           SBI_ERR_ALREADY_AVAILABLE);
-    assert_int_equal(vcpus[2].start.pc, pc);
+    assert_int_equal(vcpus[2].start_pc, pc);
     fails(sbi(SBI_EXT_HSM, HART_START, 3, pc, 0), SBI_ERR_ALREADY_AVAILABLE);
     fails(sbi(SBI_EXT_HSM, HART_START, 4, pc, 0), SBI_ERR_INVALID_PARAM);
     fails(sbi(SBI_EXT_HSM, HART_START, -1, pc, 0), SBI_ERR_INVALID_PARAM);
@@ -159,14 +164,14 @@ static void harts_start_in_ram(void **state) {
     assert_int_equal(calls_made, 0);
 }
 
-// The firmware's IPI for hart 2, and our fence before that.
+// The firmware gets the IPI for hart 2, and our fence comes before that.
 static const gpa_t start_pc = GUEST_RAM + 0x100;
 static unsigned fences_then;
 static void started_is_complete(void) {
     fences_then = calls_made ? fences_then : fences;
     assert_int_equal(vcpus[2].state, HART_START_PENDING);
-    assert_int_equal(vcpus[2].start.opaque, 77);
-    assert_int_equal(vcpus[2].start.pc, start_pc);
+    assert_int_equal(vcpus[2].start_opaque, 77);
+    assert_int_equal(vcpus[2].start_pc, start_pc);
 }
 static struct sbiret pending(const struct call *call) {
     assert_int_equal(call->id, SBI_EXT_IPI);
@@ -183,8 +188,7 @@ static void a_start_is_complete_before_the_ipi(void **state) {
     at_fence = started_is_complete;
     the_firmware = pending;
     calls_made = 0;
-    struct sbiret ret = start_hart(2, start_pc, 77);
-    assert_int_equal(ret.error, 0);
+    assert_true(start_hart(2, start_pc, 77));
     assert_int_equal(calls_made, 1);
     assert_int_equal(fences_then, 1);
     assert_int_equal(vcpus[2].state, HART_START_PENDING);
@@ -229,7 +233,7 @@ static void suspended_harts_come_back(void **state) {
 
 // Hart 1 is stopped, 2 stops at its second IPI, 3 at its first.
 static struct sbiret stopping(const struct call *call) {
-    static unsigned ipis[] = {1, 0, 2, 1}; // that each still wants
+    static unsigned ipis[] = {1, 0, 2, 1}; // that each still needs
     calls[calls_made++ % LENGTH(calls)] = *call;
     if (call->id == SBI_EXT_IPI) {
         unsigned hart = __builtin_ctzl(call->a[0]);
@@ -258,7 +262,8 @@ static void resets(void **state) {
     fails(sbi(SBI_EXT_SRST, 0, 0, 2, 0), SBI_ERR_INVALID_PARAM);
 }
 
-// While another hart resets the machine: at an IPI, and at a reset of its own.
+// While another hart resets the machine, a hart stops at an IPI, and at a reset
+// of its own.
 static void who_is_to_stop_stops(void **state) {
     host.resetting = 1;
     stops(sbi(SBI_EXT_SRST, 0, 1, 0, 0));
@@ -283,7 +288,7 @@ static void the_console_reads_and_writes_ram(void **state) {
         assert_int_equal(calls[i].a[0], text[i]);
     }
     sbi(SBI_EXT_DBCN, CONSOLE_WRITE, 1000, GUEST_RAM, 0);
-    assert_int_equal(calls_made, CONSOLE_MOST);
+    assert_int_equal(calls_made, 256);
     assert_int_equal(sbi(SBI_EXT_DBCN, CONSOLE_WRITE_BYTE, 0x141, 7, 7).value,
                      0);
     asked(LEGACY_PUTCHAR, 0, 0x41, 0);
@@ -300,7 +305,7 @@ static void the_console_reads_and_writes_ram(void **state) {
     assert_memory_equal(text, "bcdt!", 5);
 }
 
-// Their answers are in a0 alone.
+// The legacy calls answer in a0 alone.
 static void the_old_calls(void **state) {
     answer = (struct sbiret){65, 66};
     static const uint64_t passed_on[] = {LEGACY_PUTCHAR, LEGACY_GETCHAR,

@@ -2,18 +2,18 @@
 #include "device.h"
 #include "unit.h"
 
-// Slot 0 is a device; so are the other ones of host.dts.
-#define AT(offset) (GUEST_VIRTIO + (offset))
+// Slot 0 has a device, and most tests use that one.
+#define AT(reg) (GUEST_VIRTIO + 4 * (reg))
 #define OK (STATUS_FEATURES_OK | 3)
 enum { NUM = 8, DESC_AT = 0x1000, AVAIL_AT = 0x2000, USED_AT = 0x3000 };
 enum { DATA_AT = 0x4000, END = GUEST_RAM_SIZE };
 
-static void write32(unsigned offset, uint32_t value) {
-    assert_true(store(4, AT(offset), value));
+static void write32(unsigned reg, uint32_t value) {
+    assert_true(store(4, AT(reg), value));
 }
 
-static uint32_t read32(unsigned offset) {
-    assert_true(load(LWU, AT(offset)));
+static uint32_t read32(unsigned reg) {
+    assert_true(load(LWU, AT(reg)));
     return vcpus[0].regs[5];
 }
 
@@ -23,11 +23,11 @@ static struct event {
     enum { LOAD, STORE, FENCE } what;
     const volatile void *at;
     unsigned width;
-    uint64_t value; // there afterwards
+    uint64_t value; // what is there afterwards
 } events[20000];
 static unsigned count;
 
-// The queue whose table is looked at between any two of them.
+// The queue whose table look() checks between any two of them.
 static struct queue *const queue = &slots[0].queue[0];
 
 static void look(void) {
@@ -54,7 +54,7 @@ static bool within(const volatile void *at, const volatile void *from,
 static void note(bool store, const volatile void *at, unsigned width) {
     bool ours = queue->ours && within(at, queue->ours, sizeof *queue->ours);
     bool guests = within(at, ram(GUEST_RAM), GUEST_RAM_SIZE);
-    if (!ours && !guests && !within(at, reg(0, 0), CONFIG_END))
+    if (!ours && !guests && !within(at, reg(0, 0), 8 * CONFIG))
         return;
     finish_last();
     if (store)
@@ -73,7 +73,7 @@ static void note_fence(void) {
     at_access = was;
 }
 
-// What the hypervisor does meanwhile.
+// Records what the hypervisor does in the given code.
 #define watch(...)                                                             \
     do {                                                                       \
         count = 0;                                                             \
@@ -86,7 +86,7 @@ static void note_fence(void) {
         look();                                                                \
     } while (0)
 
-// The one event of the kind, which must be there.
+// Returns the number of such an event.  There must be exactly one.
 static unsigned when(unsigned what, const volatile void *at) {
     unsigned found = 0, n = 0;
     for (unsigned i = 0; i < count; i++)
@@ -109,7 +109,7 @@ static int setup(void **state) {
     memset(ram(GUEST_RAM), 0, GUEST_RAM_SIZE);
     devices_reset();
     *reg(1, R_VERSION) = 1;   // a legacy device
-    *reg(2, R_DEVICE_ID) = 0; // nothing
+    *reg(2, R_DEVICE_ID) = 0; // no device
     *reg(2, R_FEATURES) = 0;
     at_access = NULL;
     virtio_init();
@@ -117,23 +117,23 @@ static int setup(void **state) {
 }
 
 static void slots_are_found(void **state) {
-    assert_ptr_equal(slots[0].host, reg(0, 0));
-    assert_null(slots[1].host);
-    assert_ptr_equal(slots[2].host, reg(2, 0));
-    assert_null(slots[3].host); // not in the host's device tree
-    assert_ptr_equal(slots[7].host, reg(7, 0));
+    assert_ptr_equal(slots[0].regs, reg(0, 0));
+    assert_null(slots[1].regs);
+    assert_ptr_equal(slots[2].regs, reg(2, 0));
+    assert_null(slots[3].regs); // not in the host's device tree
+    assert_ptr_equal(slots[7].regs, reg(7, 0));
     assert_string_equal(said,
                         "hv: slot 1: unknown, or lacks force-legacy=false or "
                         "event_idx\r\n");
     // An empty slot may be read without an exit.  What we leave out reads as 0.
-    write32(PAGE + STATUS, 5);
-    assert_int_equal(read32(PAGE + VERSION), 0);
-    assert_int_equal(read32(3 * PAGE), 0);
+    write32(PAGE / 4 + STATUS, 5);
+    assert_int_equal(read32(PAGE / 4 + VERSION), 0);
+    assert_int_equal(read32(3 * PAGE / 4), 0);
     assert_int_equal(*reg(1, R_STATUS), 0);
 }
 
-// A balloon (5), a GPU (16), an IOMMU (23) and what may come take addresses
-// that nobody would check.
+// A balloon (5), a GPU (16), an IOMMU (23) and kinds yet to come may take
+// addresses that nobody would check.
 static void only_known_kinds_are_passed_on(void **state) {
     static const uint32_t known[] = {1, 2, 3, 4, 8, 9, 18, 19};
     for (uint32_t id = 1, k = 0; id < 70; id++) {
@@ -142,7 +142,7 @@ static void only_known_kinds_are_passed_on(void **state) {
         virtio_init();
         bool yes = k < LENGTH(known) && known[k] == id;
         k += yes;
-        assert_ptr_equal(slots[0].host, yes ? reg(0, 0) : NULL);
+        assert_ptr_equal(slots[0].regs, yes ? reg(0, 0) : NULL);
     }
 }
 
@@ -154,26 +154,26 @@ static void registers_have_32_bits(void **state) {
     assert_true(store(4, AT(STATUS), 1));
 }
 
-// A device that has not what we need is as good as none.
+// A device that lacks what we need counts as none.
 static void a_device_must_have_event_idx(void **state) {
     *reg(0, R_FEATURES) = ~F_EVENT_IDX;
     memset(slots, 0, sizeof slots);
     said[0] = 0;
     *reg(1, R_DEVICE_ID) = 0;
     virtio_init();
-    assert_null(slots[0].host);
-    assert_ptr_equal(slots[7].host, reg(7, 0));
+    assert_null(slots[0].regs);
+    assert_ptr_equal(slots[7].regs, reg(7, 0));
     assert_string_equal(said,
                         "hv: slot 0: unknown, or lacks force-legacy=false "
                         "or event_idx\r\n");
-    // The word of features that it is asked for is the first.
-    *reg(0, DEVICE_FEATURES_SEL / 4) = 1;
+    // The device is asked for the first word of its features.
+    *reg(0, DEVICE_FEATURES_SEL) = 1;
     virtio_init();
-    assert_int_equal(*reg(0, DEVICE_FEATURES_SEL / 4), 0);
+    assert_int_equal(*reg(0, DEVICE_FEATURES_SEL), 0);
 }
 
-// The device has seen this, between two fences: the lock's own order is about
-// memory alone.
+// The device has seen this one access, between two fences.  They are needed
+// because the lock puts only memory in order.
 static void is_one_access(unsigned what, unsigned offset, unsigned width) {
     assert_int_equal(count, 3);
     assert_int_equal(events[0].what, FENCE);
@@ -186,32 +186,32 @@ static void is_one_access(unsigned what, unsigned offset, unsigned width) {
 // The configuration space has fields of 8, 16 and 32 bits, and one access for
 // each (virtio 1.2, 4.2.2.2).
 static void the_devices_own_have_their_widths(void **state) {
-    volatile uint64_t *config = (volatile uint64_t *)reg(0, CONFIG / 4);
+    volatile uint64_t *config = (volatile uint64_t *)reg(0, CONFIG);
     const uint64_t before = 0x0102030405060708, value = 0x8899aabbccddeeff;
     for (unsigned width = 1; width <= 4; width *= 2) {
         for (unsigned at = 0; at < 8; at += width) {
             uint64_t mask = -1ul >> (64 - 8 * width) << 8 * at;
             config[2] = before;
-            watch(assert_true(store(width, AT(CONFIG + 16 + at), value)));
-            is_one_access(STORE, CONFIG + 16 + at, width);
+            watch(assert_true(store(width, AT(CONFIG) + 16 + at, value)));
+            is_one_access(STORE, 4 * CONFIG + 16 + at, width);
             assert_int_equal(config[2],
                              (before & ~mask) | (value << 8 * at & mask));
             unsigned unsigned_load = LBU + __builtin_ctz(width);
-            watch(assert_true(load(unsigned_load, AT(CONFIG + 16 + at))));
-            is_one_access(LOAD, CONFIG + 16 + at, width);
+            watch(assert_true(load(unsigned_load, AT(CONFIG) + 16 + at)));
+            is_one_access(LOAD, 4 * CONFIG + 16 + at, width);
             assert_int_equal(vcpus[0].regs[5], value & mask >> 8 * at);
         }
-        assert_true(store(width, AT(CONFIG_END - width), value));
-        assert_true(load(LBU + __builtin_ctz(width), AT(CONFIG_END - width)));
-        assert_false(store(width, AT(CONFIG_END), value));
-        assert_false(load(LBU + __builtin_ctz(width), AT(CONFIG_END)));
+        assert_true(store(width, AT(2 * CONFIG) - width, value));
+        assert_true(load(LBU + __builtin_ctz(width), AT(2 * CONFIG) - width));
+        assert_false(store(width, AT(2 * CONFIG), value));
+        assert_false(load(LBU + __builtin_ctz(width), AT(2 * CONFIG)));
     }
     config[2] = before;
-    assert_false(store(8, AT(CONFIG + 16), value));
-    assert_false(load(LD, AT(CONFIG + 16)));
+    assert_false(store(8, AT(CONFIG) + 16, value));
+    assert_false(load(LD, AT(CONFIG) + 16));
     assert_int_equal(config[2], before);
-    assert_false(store(4, AT(CONFIG + 18), 1));
-    assert_false(load(LW, AT(CONFIG + 18)));
+    assert_false(store(4, AT(CONFIG) + 18, 1));
+    assert_false(load(LW, AT(CONFIG) + 18));
 }
 
 static void features_are_filtered(void **state) {
@@ -221,7 +221,7 @@ static void features_are_filtered(void **state) {
     assert_int_equal(read32(DEVICE_FEATURES), 1);
     write32(DEVICE_FEATURES_SEL, 2);
     assert_int_equal(read32(DEVICE_FEATURES), 0);
-    assert_int_equal(*reg(0, DEVICE_FEATURES_SEL / 4), 2);
+    assert_int_equal(*reg(0, DEVICE_FEATURES_SEL), 2);
 }
 
 static void write_features(uint32_t sel, uint32_t value) {
@@ -229,8 +229,8 @@ static void write_features(uint32_t sel, uint32_t value) {
     write32(DRIVER_FEATURES, value);
 }
 
-// The device gets both words when the driver says that these are all, and with
-// its own selector, and nothing before.
+// The device gets both words, each with its selector, when the driver says that
+// these are all.  It gets nothing before.
 static void gets_features(uint32_t word0, uint32_t word1) {
     const struct {
         unsigned reg;
@@ -244,9 +244,9 @@ static void gets_features(uint32_t word0, uint32_t word1) {
     watch(write32(STATUS, OK));
     for (unsigned i = 0; i < count; i++)
         if (events[i].what == STORE &&
-            within(events[i].at, reg(0, 0), CONFIG)) {
+            within(events[i].at, reg(0, 0), 4 * CONFIG)) {
             assert_true(n < LENGTH(stores));
-            assert_ptr_equal(events[i].at, reg(0, stores[n].reg / 4));
+            assert_ptr_equal(events[i].at, reg(0, stores[n].reg));
             assert_int_equal(events[i].value, stores[n].value);
             n++;
         }
@@ -275,7 +275,7 @@ static void the_driver_s_features_are_passed_on(void **state) {
     }
 }
 
-// What it has written last counts.
+// What the driver has written last counts.
 static void features_may_be_written_again(void **state) {
     write_features(0, 7);
     write_features(0, 2);
@@ -316,21 +316,22 @@ static void a_reset_forgets_the_selectors(void **state) {
     write_features(1, 1);
     write32(DEVICE_FEATURES_SEL, 1);
     write32(QUEUE_SEL, 3);
-    assert_int_equal(*reg(0, DEVICE_FEATURES_SEL / 4), 1);
+    assert_int_equal(*reg(0, DEVICE_FEATURES_SEL), 1);
     assert_int_equal(*reg(0, R_QUEUE_SEL), 3);
     write32(STATUS, 0);
     assert_int_equal(s->device_sel | s->driver_sel | s->queue_sel, 0);
     assert_int_equal(s->features[0] | s->features[1], 0);
-    assert_int_equal(*reg(0, DEVICE_FEATURES_SEL / 4), 0);
+    assert_int_equal(*reg(0, DEVICE_FEATURES_SEL), 0);
     assert_int_equal(*reg(0, R_QUEUE_SEL), 0);
-    // Word 0 is offered, word 0 is meant, and so is queue 0.
+    // Features that are read or written belong to word 0 again.
     *reg(0, R_FEATURES) = -1;
     assert_int_equal(read32(DEVICE_FEATURES), 0x00ffffff);
     write32(DRIVER_FEATURES, 5);
     assert_int_equal(s->features[0], 5);
 }
 
-// From when the features are negotiated its page can be read.
+// Once the features are negotiated, the guest can read the page without an
+// exit.
 static void the_registers_are_mapped(void **state) {
     calls_made = 0;
     write32(STATUS, OK);
@@ -347,8 +348,8 @@ static void place(uint64_t num, uint64_t desc, uint64_t avail, uint64_t used) {
     uint64_t parts[] = {desc, avail, used};
     write32(QUEUE_NUM, num);
     for (unsigned i = 0; i < 3; i++) {
-        write32(QUEUE_DESC_LOW + 16 * i, parts[i]);
-        write32(QUEUE_DESC_LOW + 16 * i + 4, parts[i] >> 32);
+        write32(QUEUE_DESC_LOW + 4 * i, parts[i]);
+        write32(QUEUE_DESC_LOW + 4 * i + 1, parts[i] >> 32);
     }
     *reg(0, R_QUEUE_READY) = 0;
     write32(QUEUE_READY, 1);
@@ -372,7 +373,7 @@ static void a_queue_must_be_in_ram(void **state) {
         {3, d, a, u},
         {2048, d, a, u},
         {0x80000000, d, a, u},
-        {0x10000000, d, a, u}, // 16 times that has no low 32 bits
+        {0x10000000, d, a, u}, // 16 times that is 0 in 32 bits
         {NUM, d + 8, a, u},
         {NUM, d, a + 1, u},
         {NUM, d, a, u + 2},
@@ -394,7 +395,7 @@ static void a_queue_must_be_in_ram(void **state) {
     place(NUM, end - 16 * NUM, a, u);
     assert_int_equal(read32(QUEUE_READY), 1);
     devices_look();
-    // Once it is ready nothing about it changes.
+    // Once it is ready, nothing about it changes.
     write32(QUEUE_NUM, 4);
     write32(QUEUE_DESC_LOW, 0);
     *reg(0, R_QUEUE_READY) = 0x77;
@@ -413,11 +414,11 @@ static void set_desc(unsigned i, gpa_t addr, uint32_t len, unsigned flags,
     d[i] = (struct desc){addr, len, flags, next};
 }
 
-// Puts HEAD into the ring, so that IDX entries are in it now.
+// Puts HEAD into the avail ring, makes IDX its index, and notifies.
 static void publish(uint16_t idx, uint16_t head) {
-    uint16_t *avail = ram(GUEST_RAM + AVAIL_AT);
-    avail[RING + (uint16_t)(idx - 1) % NUM] = head;
-    avail[IDX] = idx;
+    struct ring *avail = ram(GUEST_RAM + AVAIL_AT);
+    avail->ring[(uint16_t)(idx - 1) % NUM] = head;
+    avail->idx = idx;
     write32(QUEUE_NOTIFY, 0);
 }
 
@@ -431,11 +432,11 @@ static void a_chain_is_translated(void **state) {
     const struct ours *ours = slots[0].queue[0].ours;
     assert_int_equal(ours->desc[3].addr, (hpa_t)data);
     assert_int_equal(ours->desc[3].len, 16);
-    assert_int_equal(ours->avail[RING], 3);
-    assert_int_equal(ours->avail[IDX], 1);
+    assert_int_equal(ours->avail.ring[0], 3);
+    assert_int_equal(ours->avail.idx, 1);
     assert_int_equal(device_run(0), 1);
     assert_int_equal(last[-1], 2);
-    // And on, over the ring's end.
+    // It goes on past the ring's end.
     set_desc(0, GUEST_RAM, 1, 0, 0);
     for (unsigned i = 2; i < 3 * NUM; i++) {
         publish(i, 0);
@@ -469,19 +470,19 @@ static void a_wrong_descriptor_stops_the_queue(void **state) {
         {-1ul, -1u, 0, 0, 0, 1},
         {GUEST_RAM, 1, 4, 0, 0, 1},           // indirect
         {GUEST_RAM, 1, F_NEXT, 0, 0, 1},      // itself
-        {GUEST_RAM, 1, F_NEXT, NUM, 0, 1},    // behind the ring
+        {GUEST_RAM, 1, F_NEXT, NUM, 0, 1},    // beyond the table
         {GUEST_RAM, 1, F_NEXT, 0xffff, 0, 1}, //
         {GUEST_RAM, 1, 0, 0, NUM, 1},         // head
-        {GUEST_RAM, 1, 0, 0, 0, NUM + 1},     // more than the ring has
+        {GUEST_RAM, 1, 0, 0, 0, NUM + 1},     // more entries than there are
         {GUEST_RAM, 1, 0, 0, 0, 0xffff},      //
     };
     for (unsigned i = 0; i < LENGTH(wrong); i++) {
         begin();
         said[0] = 0;
-        set_desc(NUM, GUEST_RAM, 1, 0,
-                 0); // behind the ring, and fine otherwise
+        // One that is beyond the table, but right otherwise.
+        set_desc(NUM, GUEST_RAM, 1, 0, 0);
         set_desc(0, wrong[i].addr, wrong[i].len, wrong[i].flags, wrong[i].next);
-        ((uint16_t *)ram(GUEST_RAM + AVAIL_AT))[RING] = wrong[i].head;
+        ((struct ring *)ram(GUEST_RAM + AVAIL_AT))->ring[0] = wrong[i].head;
         publish(wrong[i].idx, wrong[i].head);
         devices_look();
         assert_int_equal(device_run(0), 0);
@@ -520,45 +521,45 @@ static void there_are_64_queues(void **state) {
     write32(QUEUE_READY, 1);
     assert_int_equal(read32(QUEUE_READY), 0);
     write32(QUEUE_SEL, 0);
-    write32(QUEUE_DESC_LOW - 4, 1); // no register
-    write32(0x0fc, 1);
-    assert_int_equal(*reg(0, QUEUE_DESC_LOW / 4 - 1), 0);
+    write32(QUEUE_DESC_LOW - 1, 1); // no register
+    write32(0x0fc / 4, 1);
+    assert_int_equal(*reg(0, QUEUE_DESC_LOW - 1), 0);
     assert_int_equal(*reg(0, 0x0fc / 4), 0);
 }
 
 static void an_acknowledge_asks_for_the_next_interrupt(void **state) {
     begin();
-    volatile uint16_t *used = ram(GUEST_RAM + USED_AT);
-    used[IDX] = 5;
+    volatile struct ring *used = ram(GUEST_RAM + USED_AT);
+    used->idx = 5;
     write32(INTERRUPT_ACK, 1);
-    assert_int_equal(*reg(0, INTERRUPT_ACK / 4), 1);
-    assert_int_equal(slots[0].queue[0].ours->avail[RING + NUM], 5);
+    assert_int_equal(*reg(0, INTERRUPT_ACK), 1);
+    assert_int_equal(slots[0].queue[0].ours->avail.ring[NUM], 5);
     write32(QUEUE_READY, 0);
-    used[IDX] = 6;
+    used->idx = 6;
     write32(INTERRUPT_ACK, 1);
-    assert_int_equal(slots[0].queue[0].ours->avail[RING + NUM], 5);
+    assert_int_equal(slots[0].queue[0].ours->avail.ring[NUM], 5);
 }
 
 static void the_lock_has_a_fence_at_each_end(void **state) {
     watch(write32(QUEUE_SEL, 3));
-    is_one_access(STORE, QUEUE_SEL, 4);
+    is_one_access(STORE, 4 * QUEUE_SEL, 4);
     watch(read32(STATUS));
-    is_one_access(LOAD, STATUS, 4);
+    is_one_access(LOAD, 4 * STATUS, 4);
 }
 
-// A notification: the guest's index, then its entries, then ours, then our
-// index, and only then the device hears of it.
+// A notification reads the guest's index, then its entries.  It writes our
+// entries, then our index, and only then does the device hear of it.
 static void a_notification_is_in_order(void **state) {
     begin();
     set_desc(3, GUEST_RAM + DATA_AT, 16, 0, 0);
     watch(publish(1, 3));
-    uint16_t *guests = ram(GUEST_RAM + AVAIL_AT);
+    struct ring *guests = ram(GUEST_RAM + AVAIL_AT);
     const struct desc *guests_desc = ram(GUEST_RAM + DESC_AT);
-    volatile uint16_t *ours = queue->ours->avail;
-    // publish() itself wrote the guest's
-    unsigned theirs = when(LOAD, &guests[IDX]);
-    fence_between(theirs, when(LOAD, &guests[RING]));
-    unsigned entry = when(STORE, &ours[RING]), idx = when(STORE, &ours[IDX]);
+    volatile struct ring *ours = &queue->ours->avail;
+    // The stores to the guest's ring were publish()'s own.
+    unsigned theirs = when(LOAD, &guests->idx);
+    fence_between(theirs, when(LOAD, &guests->ring[0]));
+    unsigned entry = when(STORE, &ours->ring[0]), idx = when(STORE, &ours->idx);
     unsigned told = when(STORE, reg(0, R_NOTIFY));
     fence_between(entry, idx);
     fence_between(when(STORE, &queue->ours->desc[3].addr), idx);
@@ -566,7 +567,7 @@ static void a_notification_is_in_order(void **state) {
     fence_between(idx, told);
     assert_int_equal(events[idx].value, 1);
     fence_between(told, count);
-    // Each field of the guest's is read once.
+    // Each field of the guest's descriptor is read once.
     when(LOAD, &guests_desc[3].addr);
     when(LOAD, &guests_desc[3].len);
     when(LOAD, &guests_desc[3].flags);
@@ -582,7 +583,7 @@ static void the_rings_are_ready_before_the_queue_is(void **state) {
     watch(write32(QUEUE_READY, 1));
     unsigned ready = when(STORE, reg(0, R_QUEUE_READY)), last = ready;
     while (events[--last].what != FENCE)
-        ; // before that, all that the device will look at
+        ; // all that the device will look at comes before that
     assert_true(last > 8);
     for (unsigned i = last; i < ready; i++)
         assert_int_equal(events[i].what, FENCE);
@@ -590,9 +591,10 @@ static void the_rings_are_ready_before_the_queue_is(void **state) {
         for (unsigned half = 0; half < 2; half++)
             assert_true(when(STORE, reg(0, R_DESC + 4 * part + half)) < last);
     assert_true(when(STORE, reg(0, R_QUEUE_NUM)) < last);
-    assert_int_equal(queue->ours->avail[IDX], 0);
-    assert_int_equal(queue->ours->avail[RING], 0);
-    // A new table is in the guest's RAM as a whole before the device sees it.
+    assert_int_equal(queue->ours->avail.idx, 0);
+    assert_int_equal(queue->ours->avail.ring[0], 0);
+    // Every address in a new table is in the guest's RAM before the device sees
+    // it.
     queue->ours = NULL;
     queue->ready = false;
     watch(write32(QUEUE_READY, 1));
@@ -604,14 +606,14 @@ static void the_rings_are_ready_before_the_queue_is(void **state) {
 
 static void the_acknowledge_comes_before_the_look(void **state) {
     begin();
-    volatile uint16_t *used = ram(GUEST_RAM + USED_AT);
-    volatile uint16_t *event = &queue->ours->avail[RING + NUM];
-    used[IDX] = 5;
+    volatile struct ring *used = ram(GUEST_RAM + USED_AT);
+    volatile uint16_t *event = &queue->ours->avail.ring[NUM];
+    used->idx = 5;
     watch(write32(INTERRUPT_ACK, 1));
-    unsigned ack = when(STORE, reg(0, INTERRUPT_ACK / 4));
+    unsigned ack = when(STORE, reg(0, INTERRUPT_ACK));
     unsigned asked = when(STORE, event), looks[2], n = 0;
     for (unsigned i = 0; i < count; i++)
-        if (events[i].what == LOAD && events[i].at == &used[IDX])
+        if (events[i].what == LOAD && events[i].at == &used->idx)
             looks[n++ % 2] = i;
     assert_int_equal(n, 2);
     fence_between(ack, looks[0]);
@@ -619,26 +621,26 @@ static void the_acknowledge_comes_before_the_look(void **state) {
     fence_between(asked, looks[1]); // for what came meanwhile
 }
 
-// The device uses a descriptor at the moment that we look.
+// The device uses one more descriptor just as we look.
 static uint16_t uses;
 static void device_goes_on(void) {
-    volatile uint16_t *used = ram(GUEST_RAM + USED_AT);
-    if (queue->ours->avail[RING + NUM] == used[IDX] && uses)
-        used[IDX]++, uses--;
+    volatile struct ring *used = ram(GUEST_RAM + USED_AT);
+    if (queue->ours->avail.ring[NUM] == used->idx && uses)
+        used->idx++, uses--;
 }
 
 static void what_is_used_meanwhile_is_seen(void **state) {
-    volatile uint16_t *used = ram(GUEST_RAM + USED_AT);
+    volatile struct ring *used = ram(GUEST_RAM + USED_AT);
     for (unsigned times = 0; times < 3; times++) {
         begin();
-        used[IDX] = 5;
+        used->idx = 5;
         uses = times;
         at_fence = device_goes_on;
         write32(INTERRUPT_ACK, 1);
         at_fence = NULL;
-        assert_int_equal(queue->ours->avail[RING + NUM], 5 + times);
+        assert_int_equal(queue->ours->avail.ring[NUM], 5 + times);
     }
-    // A device that never ends does not keep us.
+    // A device that never stops does not keep us for ever.
     uses = 60000;
     at_fence = device_goes_on;
     write32(INTERRUPT_ACK, 1);
@@ -653,7 +655,7 @@ static void no_field_is_ever_wrong(void **state) {
         assert_int_equal(d.addr, (hpa_t)ram(GUEST_RAM));
         assert_int_equal(d.len | d.flags | d.next, 0);
     }
-    // watch() looks between any two stores; here is where chains go wrong.
+    // watch() looks between any two stores.  These are ways to go wrong.
     const struct desc wrong[] = {{0, 16, 0, 0},
                                  {GUEST_RAM + END, 1, 0, 0},
                                  {GUEST_RAM, 8, 4, 0},
@@ -669,23 +671,23 @@ static void no_field_is_ever_wrong(void **state) {
             struct desc old = queue->ours->desc[at], now;
             ((struct desc *)ram(GUEST_RAM + DESC_AT))[at] = wrong[i];
             watch(publish(1, 0));
-            // What was right is there, and what was not has not changed.
+            // What was right is copied, and what was wrong has changed nothing.
             for (unsigned j = 0; j < at; j++)
                 assert_int_equal(queue->ours->desc[j].addr,
                                  (hpa_t)ram(GUEST_RAM + DATA_AT + j));
             now = queue->ours->desc[at];
             if (i < LENGTH(wrong) - 1)
                 assert_memory_equal(&now, &old, sizeof now);
-            assert_int_equal(queue->ours->avail[RING], 0xffff);
+            assert_int_equal(queue->ours->avail.ring[0], 0xffff);
             devices_look();
             assert_int_equal(device_run(0), 0);
         }
-    // The last descriptor's next leads nowhere, whatever the guest's says.
+    // The last descriptor's next is 0 in our table, whatever the guest's says.
     begin();
     set_desc(2, GUEST_RAM, 8, 0, 0xffff);
     watch(publish(1, 2));
     assert_int_equal(queue->ours->desc[2].next, 0);
-    assert_int_equal(queue->ours->avail[RING], 2);
+    assert_int_equal(queue->ours->avail.ring[0], 2);
 }
 
 #define V(function) cmocka_unit_test_setup(function, setup)

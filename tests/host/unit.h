@@ -1,11 +1,11 @@
-// For the unit tests, which are cmocka's.  Include it behind the file tested.
+// For the unit tests, which use cmocka.  Include it after the file under test.
 #pragma once
 #include "machine.h"
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
 
-// Called before each load and store, if there is one (Makefile, unit.c).
+// If a test sets this, each load and store calls it first (Makefile, unit.c).
 extern void (*at_access)(bool store, const volatile void *at, unsigned width);
 
 static inline int fresh(void **state) {
@@ -14,7 +14,7 @@ static inline int fresh(void **state) {
     return 0;
 }
 
-// What the hart's walk finds at GPA: its PTE, and the size of that leaf.
+// Returns the PTE that the hart's walk finds for GPA, and the size of its leaf.
 static inline uint64_t walk(gpa_t gpa, uint64_t *size) {
     uint64_t *table = host.root, pte = table[gpa >> 30];
     for (*size = GIB; pte && !(pte & (PTE_R | PTE_W | PTE_X)); *size /= 512) {
