@@ -1,9 +1,9 @@
 #!/bin/bash
 # linux/build.sh OUT: builds the guest's kernel from the distribution's package
 # linux-source, with everything off that linux/config does not name.  Everything
-# it writes is below OUT; what the tools say is in OUT/build.log.
+# it writes is below OUT; the tools' output is in OUT/build.log.
 set -euo pipefail
-unset O MAKEFLAGS MAKEOVERRIDES # our own make's, which would reach the other's
+unset O MAKEFLAGS MAKEOVERRIDES # from our own make; the kernel's would obey them
 
 [ $# = 1 ] || { echo "usage: $0 OUT" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,7 +12,7 @@ out=$(cd "$1" && pwd)
 log=$out/build.log
 source=$out/source
 exec 9>"$out/.lock"
-flock 9 # two at once in one folder would spoil it
+flock 9 # two builds at once in one folder would spoil it
 : >"$log"
 
 echo "linux: building the guest's kernel, which takes minutes (log: $1/build.log)"
@@ -30,8 +30,8 @@ tarball=$(printf '%s\n' /usr/src/linux-source-*.tar.* /usr/src/linux-source-*/*.
 	sort -V | tail -n 1)
 [ -n "$tarball" ] || fail "no linux-source package in /usr/src"
 
-# A folder that is there is complete: it gets its name last.  Most of the kernel
-# is drivers that we do not build; leaving out the largest saves a gigabyte.
+# If the folder exists it is complete, because it gets its name last.  Most of the
+# kernel is drivers that we do not build; leaving out the largest saves a gigabyte.
 version=$(stat -Lc '%n %s %Y' "$tarball") # an update of the package keeps the name
 if [ "$(cat "$out/source.of" 2>/dev/null)" != "$version" ]; then
 	rm -rf "$source" "$source.new" "$out/source.of"
@@ -43,20 +43,20 @@ if [ "$(cat "$out/source.of" 2>/dev/null)" != "$version" ]; then
 	echo "$version" >"$out/source.of"
 fi
 
-# Nothing of this machine goes into the kernel: the same source gives the same
+# Nothing about this machine goes into the kernel: the same source gives the same
 # bytes.
 export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' KBUILD_BUILD_VERSION=1
 export KBUILD_BUILD_USER=hv KBUILD_BUILD_HOST=hv LOCALVERSION=
-# To remember which macro each token came from, for messages that nobody reads
-# here, costs the compiler 7 % of its time; the code is the same without.
+# The compiler spends 7 % of its time on remembering which macro each token came
+# from, for messages that nobody reads here.  Without that the code is the same.
 kernel_make() {
 	make -C "$source" O="$out" ARCH=riscv CROSS_COMPILE=riscv64-linux-gnu- \
 		KCFLAGS=-ftrack-macro-expansion=0 "$@"
 }
 kernel_make KCONFIG_ALLCONFIG="$here/config" allnoconfig >>"$log" 2>&1 || fail "make allnoconfig failed"
 
-# What the fragment asks for must be there.  A name that this kernel does not
-# know at all is of an older or newer one.
+# The kernel's configuration must have what linux/config asks for.  A name that
+# this kernel does not know at all belongs to an older or newer one.
 missing=$(grep -xE 'CONFIG_[A-Z0-9_]+=.*' "$here/config" | while IFS= read -r line; do
 	name=${line%%=*}
 	grep -qxF "$line" "$out/.config" ||
@@ -65,7 +65,7 @@ missing=$(grep -xE 'CONFIG_[A-Z0-9_]+=.*' "$here/config" | while IFS= read -r li
 done | xargs)
 [ -z "$missing" ] || fail "not taken from linux/config: $missing"
 
-# Show make's output as one line that counts; the output itself goes to the log.
+# Show one line that counts files; make's output itself goes to the log.
 count=0 next=20
 kernel_make -j"$(nproc)" Image 2>&1 | while IFS= read -r line; do
 	printf '%s\n' "$line" >>"$log"

@@ -1,9 +1,9 @@
 #!/bin/bash
 # rootfs/build.sh OUT: builds BusyBox from the distribution's source package and
-# packs OUT/initramfs.cpio.gz.  Everything it writes is below OUT; what the
-# tools say is in OUT/build.log.
+# packs OUT/initramfs.cpio.gz.  Everything it writes is below OUT; the tools'
+# output is in OUT/build.log.
 set -euo pipefail
-unset O MAKEFLAGS MAKEOVERRIDES # our own make's, which would reach the other's
+unset O MAKEFLAGS MAKEOVERRIDES # from our own make; BusyBox's would obey them
 
 [ $# = 1 ] || { echo "usage: $0 OUT" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,7 +15,7 @@ mk() { make -C "$bb" ARCH=riscv CROSS_COMPILE=riscv64-linux-gnu- "$@"; }
 
 echo "rootfs: building BusyBox and the initramfs (log: $1/build.log)"
 exec 9>"$out/.lock"
-flock 9 # two at once in one folder would spoil it
+flock 9 # two builds at once in one folder would spoil it
 exec 3>"$log"
 
 fail() {
@@ -25,7 +25,7 @@ fail() {
 	exit 1
 }
 
-# Show make's output as one line that counts; the output itself goes to the log.
+# Show one line that counts files; make's output itself goes to the log.
 progress() { # about-how-many-files
 	local n=0 next=20 line
 	while IFS= read -r line; do
@@ -41,7 +41,7 @@ progress() { # about-how-many-files
 	[ ! -t 1 ] || printf '\r\033[K'
 }
 
-# The source.  A folder that is there is complete: it gets its name last.
+# The source.  If the folder exists it is complete, because it gets its name last.
 if [ ! -d "$bb" ]; then
 	tarball=$("$here/../tools/debian.sh" source busybox "$out/source" 2>&3) ||
 		fail "cannot get BusyBox's source package"
@@ -55,9 +55,9 @@ fi
 # The same source gives the same bytes.
 export KCONFIG_NOTIMESTAMP=1 SOURCE_DATE_EPOCH=0
 
-# The configuration: everything off but what the fragment names.  BusyBox's
-# kconfig ignores KCONFIG_ALLCONFIG; of two lines about a symbol it takes the
-# first, so the fragment goes in front of what allnoconfig wrote.
+# The configuration: everything is off except what rootfs/config names.  BusyBox's
+# kconfig ignores KCONFIG_ALLCONFIG.  But it takes the first of two lines about a
+# symbol, so rootfs/config goes in front of what allnoconfig wrote.
 if ! cmp -s "$here/config" "$out/config.used"; then
 	rm -f "$out/config.used"
 	mk allnoconfig >&3 2>&3 || fail "make allnoconfig failed"
@@ -77,9 +77,9 @@ fi
 
 mk -j"$(nproc)" busybox busybox.links 2>&1 | progress 280 || fail "BusyBox did not build"
 
-# The archive, written by hand: 110 characters of header, name, data, each
-# padded to four bytes.  So device nodes need no root, every owner is root and
-# every date is 0.
+# The archive, written by hand: a header of 110 characters and the name, then the
+# data, both parts padded to four bytes.  That way we can make device nodes without
+# being root, every owner is root, and every date is 0.
 ino=0
 entry() { # name mode size [major minor]
 	ino=$((ino + 1))

@@ -6,7 +6,7 @@
 //                            a server listens at PORT of the host,
 //   bench two TIMES          and what they cost between two harts.
 //
-// Prints lines "bench NAME: NANOSECONDS ROUNDS", each the least of TIMES.
+// Prints lines "bench NAME: NANOSECONDS ROUNDS", each the least of TIMES runs.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -48,17 +48,17 @@ static long ns(void) {
     return t.tv_sec * 1000000000l + t.tv_nsec;
 }
 
-// A system call from a place of its own: in a log of all traps this one says
-// where a measurement begins and ends.
+// A system call at an address of its own: in a log of all traps it marks where
+// a measurement begins and ends.
 __attribute__((noinline, noclone)) static void mark(void) {
     register long a0 asm("a0"), a7 asm("a7") = SYS_getpid;
     asm volatile("mark_ecall: ecall" : "=r"(a0) : "r"(a7) : "memory");
 }
 
-// N rounds take RUN(N) ns or, if it returns 0, as long as it takes.
+// Measures N rounds: RUN(N) returns how many ns they took, or 0 to be timed.
 static void figure(const char *name, long (*run)(long n), long n) {
     long least = LONG_MAX;
-    run(1); // so that nothing happens for the first time
+    run(1); // so that nothing is measured that happens only once
     for (int i = 0; i < times; i++) {
         mark();
         long start = ns(), late = run(n);
@@ -76,7 +76,7 @@ static void wait_all(int n) {
         must(wait(&status) > 0 && status == 0);
 }
 
-// Harts 0 and 1 are 1 and 2.
+// HARTS is a mask: 1 is hart 0, 2 is hart 1.
 static void run_on(unsigned long harts) {
     must(!syscall(SYS_sched_setaffinity, 0, sizeof harts, &harts));
 }
@@ -168,7 +168,7 @@ static long sleeps(long n) {
     return 0;
 }
 
-// Wakes up each millisecond; how late, all together and the worst.
+// Wakes up each millisecond; returns how late in all, and notes the worst.
 static long worst;
 static long wake_ups(long n) {
     long late = 0, next = ns();
@@ -201,8 +201,8 @@ static long console(long n) {
 
 // --- Disk --------------------------------------------------------------------
 
-// N blocks of SIZE bytes, each to its part of TO, always DEPTH of them on their
-// way.
+// N blocks of SIZE bytes, each to or from its own part of TO, always with DEPTH
+// of them on their way.
 static long blocks(long n, int opcode, char *to, long size, int depth) {
     aio_context_t context = 0;
     struct io_event events[depth];
@@ -237,7 +237,8 @@ static long write_16(long n) { return blocks(n, WRITE, buffer, 4 * KIB, 16); }
 static long read_1m(long n) { return blocks(n, READ, buffer, MIB, 1); }
 static long read_pages(long n) { return blocks(n, READ, scattered, MIB, 4); }
 
-// SIZE bytes.  Linux gives out pages in the order in which they are touched.
+// SIZE bytes, no two pages side by side: Linux gives out pages in the order in
+// which they are first touched.
 static char *scatter(long size) {
     char *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -295,14 +296,14 @@ static long receive_1m(long n) {
     return close(s);
 }
 
-// Linux would go on to ask the source of entropy for more, now and then.
+// Linux would go on asking the source of entropy for more, now and then.
 static void no_entropy(void) {
     int unbind;
     mkdir("/sys", 0755);
     must(!mount("sys", "/sys", "sysfs", 0, NULL));
     unbind = open("/sys/bus/virtio/drivers/virtio_rng/unbind", O_WRONLY);
     for (char name[] = "virtio0"; name[6] <= '9'; name[6]++)
-        write(unbind, name, sizeof name - 1); // which of them it is
+        write(unbind, name, sizeof name - 1); // it is one of these
 }
 
 int main(int argc, char **argv) {

@@ -14,13 +14,13 @@ To add a test, write a function `test_...` into one of the files:
             assert "quiet" in guest.output("cat /proc/cmdline")
 
 A test that asks for `guest`, `boot` or `qemu` runs once on each QEMU.  When it
-fails, the last lines of its consoles are shown.  There is one limit, for hangs,
-which patience.py explains; no test sleeps to wait for something, none says in
-how many seconds something has to be done, and none tries a second time.
+fails, the last lines of its consoles are shown.  The only limit of time is for
+hangs; patience.py explains it.  No test sleeps to wait for something, none says
+how many seconds something may take, and none tries a second time.
 
-Several tests run at a time, each worker with a copy of the tree of its own, so
-that disk.img and what is built are its own, too.  What measures time gets the
-machine for itself: mark it with @pytest.mark.alone.
+Several tests run at a time.  Each worker has its own copy of the tree, and with
+it its own disk.img and build.  A test that measures time needs the machine to
+itself: mark it with @pytest.mark.alone.
 """
 
 import fcntl
@@ -49,11 +49,11 @@ ROWS, COLUMNS = 30, 100  # no terminal's default
 ISA = "/proc/device-tree/cpus/cpu@0/riscv,isa"  # in the guest
 PROMPT = rb"guest:[~/][^ #]*# "
 
-# What may come in the middle of anything: QEMU's own messages, and the kernel's
-# that the host was busy with other things than it.
+# What may appear in the middle of anything: QEMU's own messages, and the
+# kernel's complaint that the host was busy with something else.
 ASIDE = re.compile(rb"(qemu-system-riscv64: |\[ *\d+\.\d+\] hrtimer: interrupt took )[^\n]*\n")
 
-# What none of the consoles may show.
+# What no console may show.
 TROUBLE = re.compile(
     rb"^(hv: .*|.*(Kernel panic|Oops|BUG:|WARNING:|Call Trace|rcu.*stall).*)$",
     re.MULTILINE,
@@ -84,8 +84,8 @@ class Guest:
     """A virtual machine started by run.sh on a pseudo-terminal of its own."""
 
     def __init__(self, command, env, cwd, trouble=False):
-        """Start COMMAND, a list; TROUBLE: its console may tell of some."""
-        self.console = bytearray()  # all that came so far
+        """Start COMMAND, a list; TROUBLE: its console may report some."""
+        self.console = bytearray()  # all that has come so far
         self.seen = 0  # how much of it expect() has dealt with
         self.trouble = trouble
         self.child = pexpect.spawn(
@@ -115,8 +115,9 @@ class Guest:
     def expect(self, pattern):
         """Wait for PATTERN, a regular expression for bytes; return the match.
 
-        It must not match more than 200 bytes: to search all of a long output
-        for each character that comes would take minutes.
+        It must not match more than 200 bytes, as only the end of the output is
+        searched again: to search all of a long one for each character would
+        take minutes.
         """
         patience = Patience()
         start = self.seen
@@ -127,14 +128,14 @@ class Guest:
         return match
 
     def read(self, patience):
-        """Add what comes next to the console; false: it has ended."""
+        """Add what comes next to the console; false if it has ended."""
         fd = self.child.fileno()
         patience.until(lambda seconds: select.select([fd], [], [], seconds)[0])
         try:
             data = os.read(fd, 65536)
-        except OSError:  # so Linux says that nobody has the terminal any more
+        except OSError:  # Linux says so when nobody has the terminal any more
             data = b""
-        # The guest's terminal makes CR LF of LF, ours makes CR CR LF of it.
+        # The guest's terminal turns LF into CR LF, ours turns that into CR CR LF.
         tail = max(self.seen, len(self.console) - 200)
         self.console += data.replace(b"\r", b"")
         self.console[tail:] = ASIDE.sub(b"", self.console[tail:])
@@ -165,7 +166,7 @@ class Guest:
         return output.decode(errors="replace"), int(mark[1])
 
     def output(self, command):
-        """The output of COMMAND, which must succeed, less the last newline."""
+        """The output of COMMAND, which must succeed, without the last newline."""
         output, status = self.run(command)
         assert status == 0, f"{command}: status {status}, output {output!r}"
         return output.rstrip("\n")
@@ -229,17 +230,18 @@ def copy_tree(to):
 def out(tree):
     """A folder to build the hypervisor in, for the whole session.
 
-    One does for all options: make renews what a change of them touches, in a
-    few tenths of a second, and a guest that runs needs none of the files.
+    One folder does for all options: make rebuilds what a change of options
+    touches, in a few tenths of a second, and a running guest needs none of the
+    files.
     """
     return tree.with_name("build")
 
 
 @pytest.fixture(autouse=True)
 def turn(request, tmp_path_factory):
-    """Tests run beside each other, those marked `alone` beside no other.
+    """Tests run side by side; one that is marked `alone` runs by itself.
 
-    Who waits to be alone stands in the door, so that nobody else gets in.
+    A test that waits to be alone stands in the door, so that no other gets in.
     """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -257,7 +259,7 @@ def turn(request, tmp_path_factory):
 def build_guest(tmp_path_factory):
     """build_guest(NAME): guests/NAME.c as NAME.elf and, beside it, NAME.bin."""
     source, cross = ROOT / "tests/guests", "riscv64-linux-gnu-"
-    # No register of the FPU is the compiler's, because start.S uses them all.
+    # The compiler gets no register of the FPU, because start.S uses them all.
     flags = (
         "-march=rv64gc -mabi=lp64 -mcmodel=medany -mno-relax -std=gnu11 -O2 -g "
         "-ffreestanding -fno-pic -fno-stack-protector "
@@ -323,7 +325,7 @@ def run_sh(out, tree):
 
 @pytest.fixture
 def report(request):
-    """report(TEXT): lines that shall be seen at the end of the run."""
+    """report(TEXT): lines to show at the end of the run."""
     return lambda text: request.node.user_properties.append(("report", text))
 
 
@@ -337,8 +339,8 @@ def pytest_runtest_makereport(item):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "alone: no other test meanwhile")
-    # The choices of this run, for all workers: to repeat it, set SEED.
+    config.addinivalue_line("markers", "alone: no other test runs meanwhile")
+    # For the random choices of this run, in all workers: to repeat it, set SEED.
     os.environ.setdefault("SEED", str(random.randrange(1 << 31)))
 
 

@@ -4,7 +4,7 @@
 //   disk_load records FILE             appends records for ever, and prints the
 //                                      number of each that fsync() has taken
 //
-// A sector of DEVICE is its number, 128 times, as a 32-bit integer.
+// Each sector of DEVICE holds its own number, 128 times, as a 32-bit integer.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

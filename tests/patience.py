@@ -1,28 +1,28 @@
-"""How long to wait for what should come, until it is a hang.
+"""How long to wait for what should come before we call it a hang.
 
 1 MiB of text on the console needs 40 seconds on a quiet machine, and 500 on one
-that has ten times more to do than it can.  So no number of seconds is a limit.
-The limit is a number of pieces of work, and what a piece takes is measured while
-we wait: on a slow machine, or on a busy one, we wait longer, and on a quiet one
-a hang is found in about two minutes.
+that has ten times more to do than it can manage.  So the limit is no number of
+seconds.  It is a number of pieces of work, and how long a piece takes is
+measured while we wait.  On a slow or busy machine we wait longer; on a quiet
+one a hang is found in about two minutes.
 """
 
 import subprocess
 import sys
 import time
 
-# A quarter of a second on the machine where PIECES was chosen: three times what
-# the longest wait needs there.
+# WORK takes a quarter of a second on the machine where PIECES was chosen.
+# There, PIECES is three times what the longest wait needs.
 WORK = "for _ in range(10_000_000): pass"
 PIECES = 500
-STEP = 30  # seconds between two measurements, which take some of the machine
+STEP = 30  # seconds between two measurements, which load the machine
 
 
 def piece():
     """Seconds that a piece of work takes now.
 
-    Linux may share out the CPUs among sessions, so it has one of its own, as a
-    guest has.
+    Linux may share out the CPUs among sessions, so the piece gets a session of
+    its own, as a guest does.
     """
     start = time.monotonic()
     subprocess.run([sys.executable, "-c", WORK], check=True, start_new_session=True)

@@ -1,7 +1,7 @@
 // A driver of a virtio-blk device that breaks the rules; runs in the guest.
 //
-//   raw_driver REGISTERS NEXT   makes a queue ready for the second time while a
-//                               request is in flight, and puts a chain into it
+//   raw_driver REGISTERS NEXT   makes a queue ready a second time while a
+//                               request is in flight, and puts in a chain
 //                               whose first descriptor names NEXT as the next
 //
 // It needs /dev/mem, and RAM at MEMORY that the kernel leaves alone.

@@ -1,9 +1,9 @@
 """What the hypervisor costs, in figures that are the same each time.
 
-tests/accepted.json has what was measured when they were accepted, for each
-major version of QEMU and the guest's kernel of then.  A change that makes one
-of them worse fails here.  After one that makes them better, or that is worth
-its price, put in what is reported.
+tests/accepted.json has the figures that were accepted, for each major version
+of QEMU and the guest's kernel of that time.  A change that makes one of them
+worse fails here.  After a change that makes them better, or that is worth its
+price, put the reported figures in.
 """
 
 import json

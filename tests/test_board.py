@@ -1,6 +1,6 @@
 """The board that a guest sees: what is where, and that it is QEMU's.
 
-The guests are guests/board.c and others; most check by themselves what they
+The guests are guests/board.c and others; most check for themselves what they
 get.  Where the reference is QEMU without the hypervisor, the same guest runs
 there, too, and both have to say the same.
 """
@@ -48,11 +48,11 @@ def finish(guest):
 
 @pytest.mark.parametrize("harts", [1, 4])
 def test_begin(start, harts):
-    """No threshold of the PLIC's holds back, and nothing is pending."""
+    """No threshold in the PLIC holds interrupts back, and none is pending."""
     finish(start("board", "case=begin", harts))
 
 
-# CPUs of QEMU's, with all it has and with a profile's extensions.
+# Two of QEMU's CPUs: one with all that QEMU has, one with a profile's extensions.
 CPUS = ["max", "rva23s64"]
 
 
@@ -64,7 +64,7 @@ def need_cpu(qemu, cpu):
 
 @pytest.mark.parametrize("cpu", CPUS)
 def test_senvcfg(start, qemu, cpu):
-    """It is the guest's, though Smstateen can take it away."""
+    """The guest has senvcfg, though Smstateen can take it away."""
     need_cpu(qemu, cpu)
     guest = start("board", "case=senvcfg", qemu_args=f"-cpu {cpu}")
     finish(guest)
@@ -80,14 +80,14 @@ def test_senvcfg_of_the_default(start):
 # What differs on purpose: the registers, and why.
 PURPOSE = {
     r"virtio (magic|device|queue|queue size): .* [128]":
-        "virtio's registers are words (virtio 1.2, 4.2.2.2), and so is what is relayed",
+        "virtio's registers are words (virtio 1.2, 4.2.2.2), and only words are relayed",
     r"virtio configuration.*: store \d in 8":
         "no field of these devices that a driver writes has 64 bits",
-    r"PLIC (enable|threshold), M-mode: .*": "that context is the host's firmware's",
-    r"boot ROM: .*": "the host's, which says how the host begins",
-    r"fw_cfg: .*": "it would tell of the host, and write to memory of the host's",
-    r"pflash: .*": "no firmware of the guest's begins there",
-    r"PCIe.*": "devices that could write to memory of the host's",
+    r"PLIC (enable|threshold), M-mode: .*": "that context belongs to the host's firmware",
+    r"boot ROM: .*": "the host's own, which says how the host starts",
+    r"fw_cfg: .*": "it would tell about the host, and write to the host's memory",
+    r"pflash: .*": "no firmware of the guest starts there",
+    r"PCIe.*": "devices that could write to the host's memory",
 }  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def disk(tmp_path):
 
 
 def test_widths(start, disk):
-    """Each register by loads and stores of each width, as on QEMU by itself."""
+    """Loads and stores of each width do the same to each register as on bare QEMU."""
     said = []
     for options in ["--bare"], []:
         guest = start("board", "case=widths", 1, *options, disk=disk)
@@ -122,13 +122,13 @@ def test_widths(start, disk):
 
 def test_straddle(start):
     """An access that goes on into a device is a fault, and the device keeps its
-    value: the part that the hart tells us of is not what was asked for."""
+    value: the hart tells us of one part of the access only."""
     finish(start("board", "case=straddle"))
 
 
 def test_own_page(start):
-    """On the page with the claim, while no interrupt is shown, such an access does
-    what it does on QEMU by itself."""
+    """On the page with the claim, while no interrupt is shown, such an access
+    does the same as on bare QEMU."""
     said = []
     for options in ["--bare"], []:
         guest = start("board", "case=own", 1, *options)
@@ -142,8 +142,8 @@ def test_own_page(start):
 
 @pytest.mark.parametrize("words", [1, 2])
 def test_negotiate(start, words):
-    """A driver that writes one word of the features, or both; after a reset of
-    the device that has not said which queue it means."""
+    """A driver writes one word of the features, or both, and after a reset of
+    the device does not say which queue it means."""
     guest = start("negotiate", f"words={words}", 1, "-n")
     finish(guest)
     for group in b"entropy", b"answers", b"packets":
@@ -155,7 +155,7 @@ def test_negotiate(start, words):
 
 @pytest.mark.alone
 def test_stopped_hart_sleeps(start):
-    """An interrupt of the PLIC's that it would get does not keep it awake."""
+    """An interrupt that is pending for it in the PLIC does not keep it awake."""
     guest = start("idle", "", 2)
     used = {}
     for what in "stopped", "pending", "running":
@@ -178,8 +178,8 @@ def test_resets_and_starts(start):
         end = guest.expect(rb"OpenSBI v").start()
         typed.append(guest.console[begin:end].count(b"Q"))
     assert b"FAIL" not in guest.console and b"hv: " not in guest.console
-    # One that was started just before may have typed some, and many if the host
-    # let the hart that resets wait; but not each time.
+    # A hart that was started just before may have typed a few, or many if the
+    # host made the hart that resets wait; but not each time.
     assert sorted(typed)[len(typed) // 2] < 20, typed
 
 
@@ -188,7 +188,7 @@ def test_resets_and_starts(start):
 
 @pytest.mark.parametrize("base", ["", "2001-02-03T04:05:06"])
 def test_clock(start, base):
-    """The time of day is the host's, or what QEMU was told; and its alarm."""
+    """The time of day is the host's, or what QEMU was told; its alarm works."""
     guest = start("board", "case=clock", qemu_args=base and f"-rtc base={base}")
     ns = int(guest.expect(rb"\nclock: 0x(\w+)\n")[1], 16)
     real = time.time()
@@ -199,16 +199,16 @@ def test_clock(start, base):
 
 
 def test_linux_clock(guest):
-    """Linux has the time from there, and no other hint of it."""
+    """Linux takes the time from there: it has no other source."""
     assert abs(int(guest.output("date +%s")) - time.time()) < 60
     guest.output("dmesg | grep 'goldfish_rtc.* setting system clock'")
 
 
 @pytest.mark.parametrize("harts", [1, 4])
 @pytest.mark.parametrize("value", ["5555", "33333", "3333", "7777"])
-@pytest.mark.parametrize("half", ["", "half"])  # which has no room for a status
+@pytest.mark.parametrize("half", ["", "half"])  # a half has no room for a status
 def test_power(start, harts, half, value):
-    """By the test device, from any hart, while all run."""
+    """The test device ends the machine, from any hart, while all run."""
     guest = start("board", f"{half} case=power {value}", harts)
     guest.expect(rb"here I am\n")
     if value == "7777":
@@ -230,7 +230,7 @@ TWO_SOCKETS = (
 
 
 def refused(guest, line):
-    """The hypervisor says that one LINE, and QEMU ends with status 1."""
+    """The hypervisor says just that LINE, and QEMU ends with status 1."""
     assert guest.ended() == 1
     lines = re.findall(rb"^hv: .*$", guest.console, re.MULTILINE)
     assert len(lines) == 1 and re.search(line, lines[0]), lines
@@ -270,7 +270,7 @@ def host_tree(qemu, tmp_path):
 
 
 def without(*devices):
-    """An edit that takes away the nodes in which a DEVICE is compatible."""
+    """An edit that removes the nodes that are compatible with a DEVICE."""
 
     def edit(text):
         for device in devices:
@@ -294,7 +294,7 @@ def test_other_plic(boot, host_tree):
 
 
 def test_neither_clock_nor_switch(boot, host_tree):
-    """What the host does not have the guest is not told of."""
+    """The guest is not told of what the host does not have."""
     dtb = host_tree(without("google,goldfish-rtc", "sifive,test1"))
     with boot(qemu_args=f"-dtb {dtb}") as guest:
         compatible = guest.output("cat $(find /proc/device-tree/ -name compatible) | tr '\\0' '\\n'")
@@ -303,18 +303,19 @@ def test_neither_clock_nor_switch(boot, host_tree):
         assert guest.run("ls /sys/class/rtc/rtc0 2>/dev/null")[1] != 0
         for what in "0x101000 32", "0x100000 32", "0x100000 32 0x5555":
             assert guest.run(f"devmem {what}")[1] in (128 + 7, 128 + 11), what
-        # Such a host can't be switched off, by nobody.
+        # Nobody can switch such a host off.
 
 
 def test_clock_and_switch(guest):
-    """The other way round: both are told of."""
+    """The other way round: it is told of both."""
     compatible = guest.output("cat $(find /proc/device-tree/ -name compatible) | tr '\\0' '\\n'")
     assert {"google,goldfish-rtc", "sifive,test1", "syscon"} <= set(compatible.split("\n"))
 
 
 def test_other_uart(start, host_tree):
-    """One that is not the guest's kind.  The firmware knows it, and types for us;
-    without any it has no console, and may not even start us."""
+    """A UART that is not the guest's kind.  The firmware knows it, and types
+    for us; without any UART it would have no console, and might not even start
+    us."""
     dtb = host_tree(lambda text: text.replace('"ns16550a"', '"ns16550"'))
     guest = start("board", "case=begin", qemu_args=f"-dtb {dtb}")
     refused(guest, rb"RAM at 80000000, ns16550a at 0, PLIC at c000000 \(0: none\)$")
@@ -341,9 +342,9 @@ def test_isa_three_times(guest):
 # --- A guest that can't go on -------------------------------------------------
 
 CROSS = "riscv64-linux-gnu-"
-# The mode; what to do, of which what is at "first" is the first exception;
-# exception, vector, and first exception that the line names; where that was, if
-# not at "first".
+# The mode; the code, in which "first" is where the first exception comes; what
+# the line names: exception, vector, and first exception; where the first
+# exception was, if not at "first".
 STUCK = {
     "stvec 0": ("S", "li t0, 0x1000; jr t0", (1, 0, 1), 0x1000),
     "stvec where nothing is": (
@@ -381,7 +382,7 @@ STUCK = {
 }
 
 
-# For Sv39: 1 GiB at 0x40000000 and one at 0x80000000, both as they are.
+# For Sv39: maps the GiB at 0x40000000 and the one at 0x80000000 to themselves.
 TABLE = """
         .balign 4096
 table:  .dword  0, 0x40000000 / 4 + 0xcf, 0x80000000 / 4 + 0xcf

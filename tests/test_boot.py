@@ -49,7 +49,7 @@ def interrupts(guest, name):
 
 
 def test_firmware(guest, record_property):
-    """Which one starts us; the README's table says it."""
+    """Which firmware starts us, for the README's table."""
     for key, line in ("OpenSBI", rb"OpenSBI v"), ("SBI", rb"Runtime SBI Version *: "):
         version = re.search(rb"^" + line + rb"([\d.]+)$", guest.console, re.MULTILINE)
         record_property(key, version[1].decode())
@@ -72,7 +72,7 @@ def test_exit_status(guest, command, status):
 
 
 def test_long_line(guest):
-    """A command that wraps in the terminal, and output that does."""
+    """A command that wraps in the terminal, and output that does, too."""
     text = "0123456789" * 25
     assert guest.output(f"echo {text}") == text
 
@@ -81,8 +81,8 @@ def test_terminal_size(guest):
     assert guest.output("stty size") == f"{ROWS} {COLUMNS}"
 
 
-# A program that says STX when it is in the foreground, where the terminal's
-# keys reach it; what is typed before that belongs to the shell.
+# Runs a program that prints STX when it is in the foreground, where the
+# terminal's keys reach it; what is typed before that goes to the shell.
 def in_foreground(guest, command):
     guest.start(f"sh -c 'printf \"\\002\"; exec {command}'")
     guest.expect(rb"\x02")
@@ -170,14 +170,15 @@ def test_20_boots(boot):
 def test_second_start_is_quick(boot):
     """From ./run.sh to the prompt, when there is nothing to build.
 
-    It takes 1.3 times as long as with --bare, as make looks at the files, too.
-    To compile the hypervisor, or to sleep for a second, makes that 2.5.
+    It takes 1.3 times as long as with --bare, because make looks at the files
+    first.  Compiling the hypervisor, or sleeping for a second, would make that
+    2.5.
 
     Both take turns, and the best of each counts, because others may be at work
     on the machine.
     """
     seconds = {"hv": [], "bare": []}
-    with boot():  # which may still build
+    with boot():  # this may still build
         pass
     for _ in range(5):
         for machine, options in ("hv", []), ("bare", ["--bare"]):
@@ -191,17 +192,18 @@ def test_second_start_is_quick(boot):
 
 
 def cpu_seconds(process):
-    """The CPU time that the process of that number has used so far."""
+    """The CPU time that the process with that number has used so far."""
     stat = Path(f"/proc/{process}/stat").read_text()
     user, system = stat.rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def sleep_2(guest):
-    """`sleep 2` has to take 2 s by the guest's clock, which has to go as ours does.
+    """`sleep 2` has to take 2 s by the guest's clock, which has to run as fast
+    as ours.
 
-    And the hypervisor has to sleep, too, meanwhile.  So `sleep 2` takes little
-    more than 2 s, and little of the CPU: less than `sleep 0` fifty times.
+    The hypervisor has to sleep meanwhile, too.  So `sleep 2` takes little more
+    than 2 s, and little CPU time: less than `sleep 0` fifty times.
     """
 
     def look():
@@ -239,7 +241,7 @@ def test_timer_without_sstc(boot):
 
 
 def test_lpj(guest):
-    """Linux's loops_per_jiffy is timebase / HZ, as it would calibrate to."""
+    """Linux's loops_per_jiffy is timebase / HZ, as Linux would find it to be."""
     cells = guest.output("xxd -p /proc/device-tree/cpus/timebase-frequency")
     line = guest.output("dmesg | grep 'Calibrating delay loop'")
     lpj = int(re.search(r"lpj=(\d+)", line)[1])
@@ -312,7 +314,7 @@ def dump_fdt(tmp_path_factory):
 
 
 def test_device_tree(boot, dump_fdt, tmp_path):
-    """What the hypervisor writes into it: two seeds, and the initramfs."""
+    """What the hypervisor writes into it: a new seed each time, and the initramfs."""
     dtb = tmp_path / "guest.dtb"
     seeds = set()
     for _ in range(2):
@@ -359,7 +361,7 @@ def test_device_access(guest):
     ["0x30000000 32", "0x30000000 8 1", "0x10000005 32 1", "0x0c201000 64"],
 )
 def test_bad_access(boot, access):
-    """No device there, or not in that width: a fault for the program alone."""
+    """No device there, or none that takes that width: a fault for the program alone."""
     with boot(trouble=True) as guest:
         output, status = guest.run(f"devmem {access}")
         assert status in (128 + 7, 128 + 11)  # SIGBUS, SIGSEGV
@@ -371,7 +373,7 @@ def test_bad_access(boot, access):
 
 def test_paste_raw(guest):
     """4 KiB of any characters at once, to a program that takes them raw."""
-    # But Ctrl-a, with which QEMU's own commands begin.
+    # All but Ctrl-a, with which QEMU's own commands begin.
     data = bytes(random.choices([b for b in range(256) if b != 1], k=4096))
     guest.start(
         "stty raw -echo; printf '\\002'; head -c 4096 | sha256sum; stty sane"
@@ -408,7 +410,7 @@ def test_print_1_mib(guest):
     assert hashlib.sha256(text.encode()).hexdigest() == digest
 
 
-# --- What the hypervisor says when it can't ----------------------------------
+# --- What the hypervisor says when it can't start ----------------------------
 
 
 @pytest.mark.parametrize(

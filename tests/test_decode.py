@@ -1,5 +1,5 @@
 """decode() in mmio.c against binutils: all compressed instructions, and samples
-of all others, as they stand in the guest's code and as htinst tells them.
+of all others, as they are in the guest's code and as htinst reports them.
 """
 
 import random
@@ -19,8 +19,8 @@ STORES = {"sb": (1, 0), "sh": (2, 0), "sw": (4, 0), "sd": (8, 0)}
 
 
 def objdumps():
-    """Debian 12's knows nothing of Zcb's c.lbu and its like, and not that max
-    means all extensions."""
+    """Debian 12's knows neither Zcb's c.lbu and its like, nor that max means
+    all extensions."""
     yield ["riscv64-linux-gnu-objdump"]
     if (ROOT / "build/judges/run").exists():
         yield [ROOT / "build/judges/run", "riscv64-linux-gnu-objdump"]
@@ -32,7 +32,7 @@ def disassemble(objdump, instructions, tmp_path):
     for inst in instructions:
         at.append(len(code))
         code += inst.to_bytes(2 if inst & 3 != 3 else 4, "little")
-        if inst & 0x1F == 0x1F:  # so begin longer ones, of up to 22 bytes
+        if inst & 0x1F == 0x1F:  # this begins a longer one, of up to 22 bytes
             code += b"\x01\x00" * 10
     (tmp_path / "code").write_bytes(code)
     command = [*objdump, "-D", "-z", "-b", "binary", "-m", "riscv:rv64"]
@@ -55,14 +55,14 @@ def meaning(mnemonic, operands, length):
         register = re.match(r"x(\d+),", operands)[1]
         kind = "load" if name in LOADS else "store"
         return f"{kind} {width} {signed} {register} {length}"
-    # For these the kind of the fault hangs on us: QEMU 7.2 calls AMO a load.
+    # For these decode() tells the kind of the fault: QEMU 7.2 calls an AMO a load.
     if re.match(r"amo|sc\.", mnemonic):
         return f"nostore {length}"
     return f"noload {length}" if re.match(r"lr\.", mnemonic) else "no"
 
 
 def transformed(said):
-    """htinst for an instruction that means that, the address's offset 5."""
+    """htinst for an instruction that means that, with an address offset of 5."""
     kind, width, signed, register, length = said.split()
     funct3 = {1: 0, 2: 1, 4: 2, 8: 3}[int(width)]
     if kind == "store":
@@ -74,7 +74,7 @@ def transformed(said):
 
 
 def samples():
-    """All pairs of opcode and funct3, with various of all else; AMO's funct5."""
+    """All of opcode, funct3 and AMO's funct5, with samples of all other fields."""
     choose = random.Random(1).choice
     for opcode in range(3, 128, 4):
         for funct3 in range(8):
@@ -105,8 +105,8 @@ def compare(decode, words, expected):
     assert not wrong, f"{len(wrong)}: " + "; ".join(wrong[:20])
 
 
-# The hart itself refuses them, so whatever is said about them is never heard:
-# c.lwsp and c.ldsp to x0.
+# c.lwsp and c.ldsp to x0.  The hart itself refuses them, so whatever decode()
+# says about them does not matter.
 NEVER = {0x4002 | imm << 2 | bit << 12 for imm in range(32) for bit in range(2)}
 NEVER |= {never | 0x2000 for never in NEVER}
 

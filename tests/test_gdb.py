@@ -1,8 +1,8 @@
-"""gdb/hv.py: real sessions of gdb's with a guest that run.sh --gdb has started.
+"""gdb/hv.py: real gdb sessions with a guest that run.sh --gdb has started.
 
-What it prints is compared with what others say of the same moment: QEMU's own
-walk and reads of physical memory, gdb's reads by the hart's translation, and
-the guest about its pages.
+What it prints is compared with what others say about the same moment: QEMU's
+own walk and reads of physical memory, gdb's reads through the hart's
+translation, and the guest about its own pages.
 """
 
 import re
@@ -20,10 +20,10 @@ HINT = rb"in another terminal: (gdb[-a-z]* -q -x [^\r\n]+)\r?\n"
 
 
 def session(command, *steps):
-    """What a gdb that was started by COMMAND says in each of STEPS, a list.
+    """What a gdb that COMMAND starts answers to each of STEPS, as a list.
 
-    A step is a line to type, or that and patterns which the answer must match.
-    gdb gets all at once, with a mark before each."""
+    A step is a line to type, or that and patterns that the answer must match.
+    gdb gets all the lines at once, with a mark before each."""
     steps = [(step,) if isinstance(step, str) else step for step in steps]
     words = [*shlex.split(command), "-nx", "-batch"]
     for line, *_ in (*steps, ("detach",)):
@@ -40,7 +40,7 @@ def session(command, *steps):
 
 @pytest.fixture
 def start(boot):
-    """start(OPTIONS): a guest that waits for gdb, and the command for that."""
+    """start(OPTIONS): a guest that waits for gdb, and the command to start gdb."""
 
     def run_sh(*options):
         guest = boot("--gdb", *options)
@@ -98,7 +98,7 @@ def test_boot(start, tmp_path):
         ("hv virtio", "^slot 0: block, reset$", "^slot 1: empty$"),
         "info registers",
         save.format(after),
-        # What others read where it has been.
+        # What others find where it has looked.
         ("x/s &linux_banner", re.escape(BANNER[:40])),
         "hv walk &linux_banner",
         "monitor gva2gpa &linux_banner",
@@ -126,16 +126,16 @@ def test_boot(start, tmp_path):
     registers = [text for text in said if text.startswith("ra  ")]
     assert len(registers) == 2 and registers[0] == registers[1]
     assert before.read_bytes() == after.read_bytes()
-    with guest:  # and it goes on as if nothing had been
+    with guest:  # and it goes on as if nothing had happened
         guest.poweroff()
 
 
 def test_running(start):
-    """A guest that runs on two harts, and what it says of its own pages."""
+    """A guest that runs on two harts, and what it says about its own pages."""
     guest, command = start("-c", "2")
     session(command)
     with guest:
-        # Of its code, which stays where it is; data may move when it is written.
+        # A page of its code, which stays in place; data may move when it is written.
         begin = int(guest.output("grep -m 1 r-xp /proc/$$/maps").split("-")[0], 16)
         entry = f"dd if=/proc/$$/pagemap bs=8 skip={begin // 4096} count=1 2>/dev/null"
         page = int(guest.output(f"{entry} | hexdump -e '1/4 \"%x \"'").split()[0], 16)
@@ -184,7 +184,7 @@ def test_strange_kernel(start, tmp_path):
         ("hv vcpu", "^hart 0: in the guest, VS-mode, at 0x80200000$"),
         ("hv inst", "is li a7,8$"),
         ("hv next-exit ecall", call),
-        ("hv next-exit 3", "^the machine has been switched off$"),  # not by that
+        ("hv next-exit 3", "^the machine has been switched off$"),  # no exit 3 came
     )
     assert guest.ended() == 0
 
@@ -234,9 +234,9 @@ def test_tmux(spawn, tree, tmp_path):
         guest.poweroff()
 
 
-# Switches double traps on at the door to each read of the guest's code, where
-# firmware does it at the hart's beginning, and counts the reads at which a trap of
-# our own would then be an error.
+# Switches double traps on just before each read of the guest's code, as firmware
+# would when the hart starts, and counts the reads at which a trap of our own would
+# then be an error.
 DOUBLE_TRAPS = """
 set $reads = 0
 hbreak *hlvx_hu
@@ -252,9 +252,9 @@ continue
 
 
 def test_double_traps(boot, build_guest, qemu, tmp_path):
-    """With menvcfg.DTE the hart is in sstatus.SDT after each exit.  A hart that
-    stops looks whether the second stage faults, as it shall, and that must be no
-    double trap, which the firmware would take for our end (Ssdbltrp)."""
+    """With menvcfg.DTE, each exit sets sstatus.SDT (Ssdbltrp).  A hart that stops
+    tests whether the second stage faults, as it should.  That must not be a double
+    trap, which the firmware would take for our end."""
     cpus = subprocess.run([qemu, "-cpu", "help"], capture_output=True, text=True, check=True)
     if not re.search(r"\bmax\b", cpus.stdout):
         pytest.skip("no hart with Ssdbltrp in this QEMU")

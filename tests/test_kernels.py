@@ -19,10 +19,10 @@ from test_virtio import MIB, SEED, check, debugfs, guest_sha256, host, no_errors
 
 
 def quiet(guest):
-    """No warnings on the console from here on, among the commands' output.
+    """From here on, keep warnings out of the commands' output on the console.
 
-    There are some that say nothing of the guest: that an interrupt took long,
-    when the machine has more to do than to run the guest's harts.
+    Some say nothing about the guest: that an interrupt took long, because the
+    machine had more to do than run the guest's harts.
     """
     guest.run("dmesg -n 4")
 
@@ -62,14 +62,14 @@ def uboot_folder(request):
 
 
 def interrupt(guest):
-    """Keep U-Boot from booting by itself: to its prompt."""
+    """Keep U-Boot from booting by itself, and wait for its prompt."""
     guest.expect(rb"Hit any key to stop autoboot")
     guest.send(" ")
     guest.expect(rb"\n=> ")
 
 
 def uboot(guest, command):
-    """The output of a COMMAND of U-Boot's."""
+    """The output of COMMAND in U-Boot."""
     guest.start(command)
     begin = guest.expect(rb"\n").end()  # of its echo
     end = guest.expect(rb"(?<=\n)=> ").start()
@@ -112,7 +112,7 @@ def test_uboot_reads_a_file(at_uboot, uboot_disk, file):
     assert f"filesize={len(data):x}\n" in uboot(guest, "printenv filesize")
     crc = uboot(guest, "crc32 $loadaddr $filesize")
     assert re.search(r"==> ([0-9a-f]{8})\n", crc)[1] == f"{zlib.crc32(data):08x}"
-    # It knows of no reset and no power but the SBI's.
+    # It knows of no reset and no power-off but the SBI's.
     guest.start("reset")
     interrupt(guest)
     guest.start("poweroff")
@@ -124,8 +124,8 @@ def test_uboot_boots_linux(at_uboot, uboot_disk, harts):
     """With the device tree that it was given, and boot arguments of its own."""
     image, data = uboot_disk
     guest = at_uboot("u-boot.bin", harts)
-    # U-Boot adds to the device tree, and what follows it in memory is its own:
-    # the tree has to bring the room, as the firmware's does.
+    # U-Boot adds to the device tree, and uses the memory right behind it for
+    # itself.  So the tree has to bring room of its own, as the firmware's does.
     uboot(guest, "fdt addr $fdtcontroladdr")
     header = uboot(guest, "fdt header")
     total, strings, size = (
@@ -155,8 +155,9 @@ def test_uboot_boots_linux(at_uboot, uboot_disk, harts):
 
 # --- Debian 13 ----------------------------------------------------------------
 
-# Debian's kernel has UART and PLIC built in, the disk and ext4 as modules.  What
-# these need is found out; crc32c is asked for by name when ext4 is used.
+# Debian's kernel has UART and PLIC built in, the disk and ext4 as modules.
+# Their dependencies are found below, except crc32c, which ext4 asks for by name
+# when it is used.
 MODULES = ["virtio_mmio", "virtio_blk", "crc32c_generic", "ext4"]
 
 # The first process in the initramfs, with BusyBox, and on the disk, with bash.
@@ -185,7 +186,7 @@ exec busybox poweroff -f
 
 
 def add(path, text):
-    """An executable file of that TEXT, instead of what may be there."""
+    """Write TEXT as an executable file, in place of what may be there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.write_text(text)
@@ -195,13 +196,13 @@ def add(path, text):
 def with_dependencies(folder, wanted):
     """The kernel's modules below FOLDER: [contents] in the order to load them.
 
-    Without depmod: what a module needs is in itself.
+    It works without depmod: each module names what it needs.
     """
     paths = {
         path.name.split(".")[0].replace("-", "_"): path
         for path in folder.rglob("*.ko*")
     }
-    modules = {}  # in the order in which they got here
+    modules = {}  # in the order in which to load them
 
     def load(name):
         if name in modules or name not in paths:  # not there: it is built in
@@ -271,7 +272,7 @@ def is_gzip(file):
 def debian_guest(boot, debian, tmp_path):
     """debian_guest(HARTS, GZIPPED): (guest, image of its disk).
 
-    GZIPPED: from a kernel in that form, whichever the package's is.
+    GZIPPED: whether the kernel is to be gzipped, whatever the package's is.
     """
     kernel, initramfs, image = debian
     disk = tmp_path / "disk"
@@ -289,7 +290,7 @@ def debian_guest(boot, debian, tmp_path):
     return start
 
 
-# The mixture of reads and writes, then what was written is read and compared.
+# A mixture of reads and writes; then what was written is read back and compared.
 FIO_MIB = 12
 FIO = f"""fio --name=job --directory=/root --size={FIO_MIB}M --numjobs={{jobs}} --direct=1
     --ioengine=libaio --rw=randrw --bs=4k --iodepth=8 --verify=crc32c

@@ -34,7 +34,7 @@ def test_nproc(boot, harts):
 
 
 def test_20_boots(boot, report, qemu):
-    """Whichever hart the firmware chose for the boot: it is a lottery."""
+    """It does not matter which hart the firmware boots on, which is a lottery."""
     chosen = []
     for _ in range(20):
         with boot("-c", 4, "-p", "quiet") as guest:
@@ -45,7 +45,7 @@ def test_20_boots(boot, report, qemu):
 
 
 def test_offline_and_online(boot):
-    """Each hart but the first is stopped and started by SBI, 50 times."""
+    """Harts 1 to 3 take turns in being stopped and started by SBI, 50 times."""
     with boot("-c", 4) as guest:
         guest.output(
             "for i in $(seq 50); do c=/sys/devices/system/cpu/cpu$((i % 3 + 1))/online; "
@@ -60,7 +60,7 @@ def test_offline_and_online(boot):
 
 
 def test_pinned_load(boot):
-    """A process on each hart stays there, and they all get on."""
+    """A process on each hart stays there, and all of them get on."""
     with boot("-c", 4) as guest:
         guest.output(
             "for h in 0 1 2 3; do taskset -c $h sh -c 'i=0; while [ $i -lt 20000 ]; do "
@@ -81,13 +81,13 @@ def test_ping_pong(boot, programs, report, qemu):
 
 
 def test_messages_and_disk(boot, programs, tmp_path):
-    """Many processes that send each other messages, and disk traffic beside."""
+    """Many processes send each other messages while the disk is busy."""
     image = tmp_path / "disk"
     with open(image, "wb") as file:
         file.truncate(64 << 20)
     subprocess.run(["/sbin/mkfs.ext4", "-q", image], check=True)
     with boot("-c", 4, "--share", programs, "-d", image) as guest:
-        guest.output("dmesg -n 4")  # it would tell of each drop_caches
+        guest.output("dmesg -n 4")  # it would report each drop_caches
         guest.output("head -c 4m /dev/urandom >/tmp/file; sum=$(md5sum </tmp/file)")
         guest.start(
             "(for i in $(seq 8); do cp /tmp/file /data/$i && sync && "

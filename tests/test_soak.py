@@ -1,4 +1,4 @@
-"""Many boots, each of another machine: `make soak N=200`; a few in `make check`.
+"""Many boots, each of a different machine: `make soak N=200`; a few in `make check`.
 
 QEMU, harts, RAM, the speed of the virtual clock, and what is to be done are
 chosen at random from SEED, so a run can be repeated.
@@ -56,12 +56,12 @@ LOADS = {
 
 
 def machine(n):
-    """The Nth: (name of its QEMU, harts, RAM in MiB, QEMU's arguments, what it does)."""
+    """The Nth one: (name of its QEMU, harts, RAM in MiB, QEMU's arguments, what it does)."""
     chosen = random.Random(SEED + n)
     harts = chosen.choice([1, 1, 2, 3, 4, 8])
-    # With icount 1 << shift ns pass with each instruction, else time is the
-    # host's.  QEMU with icount starves harts that share its one thread: Linux on
-    # four of them comes to no prompt without the hypervisor either.
+    # With icount each instruction takes 1 << shift ns; without it time is the
+    # host's.  With icount all harts share one thread, and QEMU starves some:
+    # Linux on four of them comes to no prompt without the hypervisor, either.
     shift = chosen.choice([None, 0, 1, 2, 3, 4]) if harts == 1 else None
     icount = "" if shift is None else f"-icount shift={shift},sleep=off"
     what = chosen.sample(list(LOADS), 2)

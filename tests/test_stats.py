@@ -33,7 +33,7 @@ def rows(text, title):
 
 
 def table(guest):
-    """What stands at the end of the console of a guest that has ended."""
+    """The table at the end of the console of a guest that has ended."""
     text = guest.console.decode(errors="replace")
     text = text[text.rindex(" VM exits, ") - 20 :]
     assert " 0 exits lost" in text
@@ -42,7 +42,7 @@ def table(guest):
 
 
 def load(trace):
-    """The exits in a trace, whose form is checked."""
+    """The exits in a trace, after a check of its form."""
     events = json.loads(trace.read_text())["traceEvents"]
     found = [event for event in events if event["ph"] == "X"]
     for event in found:
@@ -87,7 +87,7 @@ class Ring:
         self.number = 0
 
     def add(self, number):
-        """So many exits, of one tick each, that the guest makes each tenth."""
+        """NUMBER exits of one tick each, one every ten ticks."""
         for _ in range(number):
             at = exits.LOG + self.number % exits.RING * exits.RECORD.size
             time = 10 * self.number + 1
@@ -116,7 +116,7 @@ def test_nothing_lost():
 
 
 def test_lost():
-    """The hart overtakes: what is lost is counted, what is there is taken."""
+    """The hart overtakes us: what is lost is counted, what is there is taken."""
     ring = Ring()
     ring.add(10)
     ring.hart.poll()
@@ -144,7 +144,7 @@ def test_machine_reset():
 
 
 def test_against_qemu_log(boot, tmp_path):
-    """Two harts: each cause as often as QEMU's own log has it."""
+    """Two harts: each cause is there as often as in QEMU's own log."""
     log, trace = tmp_path / "int.log", tmp_path / "trace"
     with boot("-c", 2, "--stats", "--trace", trace, qemu_args=f"-d int -D {log}") as guest:
         guest.output("for i in 1 2 3 4 5; do ls / & done; wait")
@@ -162,7 +162,7 @@ def test_against_qemu_log(boot, tmp_path):
         for cause, number in count.items():
             cells = re.search(rf"^ {cause} .*", text, re.MULTILINE)[0].split()
             assert cells[hart - 2] == str(number)
-    # The end: of one hart the shutdown; another one may leave the guest after it.
+    # One hart's last exit is the shutdown; another one may leave the guest later.
     (end,) = (e for e in events if e["name"] == "sbi SRST.system_reset")
     assert re.match(r"(sbi_srst_power_off|__sbi_ecall)\+0x", end["args"]["symbol"])
     last = text.split("last exits of hart")[1 + end["tid"]]
@@ -171,7 +171,7 @@ def test_against_qemu_log(boot, tmp_path):
     stores = (e for e in events if e["name"] == "store uart.THR/DLL")
     shown = bytes(int(e["args"]["value"], 16) for e in stores).replace(b"\r", b"")
     assert b"Run /init as init process" in shown and b"reboot: Power down\n" in shown
-    # In each hart's life one thing comes after the other.
+    # No two exits of a hart overlap.
     for hart in 0, 1:
         own = [e for e in events if e["tid"] == hart]
         assert all(a["ts"] + a["dur"] <= b["ts"] + 0.01 for a, b in zip(own, own[1:]))
@@ -225,7 +225,7 @@ _start: sbi     0x10, 3, 0x10, 0, 30000
 
 
 def test_sbi_calls(boot, tmp_path):
-    """A kernel that calls so often, and not a time less or more."""
+    """A kernel makes that many calls; the table shows not one less or more."""
     elf = tmp_path / "elf"
     command = f"{CROSS}gcc -nostdlib -static -Wl,-N,--build-id=none,-Ttext=0x80200000 -xassembler -"
     subprocess.run([*command.split(), "-o", elf], input=CALLS, text=True, check=True)
@@ -278,14 +278,14 @@ def test_terminal(boot, spawn):
 
 
 def test_status(run_sh, qemu):
-    """QEMU's own, if it does not even start."""
+    """The exit status is QEMU's own, even if QEMU does not start."""
     for options in [], ["--stats"]:
         result = run_sh(*options, QEMU=qemu, QEMU_ARGS="-nonsense")
         assert result.returncode == 1 and "invalid option" in result.stderr
 
 
 def test_killed(boot):
-    """SIGKILL for what run.sh became is the end of QEMU as well."""
+    """SIGKILL to the process that run.sh became ends QEMU as well."""
     with boot("--stats") as guest:
         (child,) = Path(f"/proc/{guest.child.pid}/task/{guest.child.pid}/children").read_text().split()
         assert "qemu" in Path(f"/proc/{child}/cmdline").read_text()
@@ -298,7 +298,7 @@ def test_killed(boot):
 
 
 def test_off(run_sh, qemu):
-    """Without the options QEMU runs as ever."""
+    """Without the options QEMU runs as always."""
     command = run_sh("--dry-run", QEMU=qemu).stdout
     assert command.startswith(f"{qemu} -M virt ") and "memory-backend" not in command
     with_stats = run_sh("--dry-run", "--stats", QEMU=qemu).stdout

@@ -26,7 +26,7 @@ MIB = 1 << 20
 KILLS = 20, 5
 READS = 70_000, 20_000  # an index of a ring has 16 bits
 
-# Where Debian keeps what works on file systems.
+# Where Debian keeps its tools for file systems.
 os.environ["PATH"] += ":/sbin:/usr/sbin"
 
 
@@ -50,7 +50,7 @@ def debugfs(image, command):
 
 
 def check(image):
-    """There is nothing that e2fsck would repair in IMAGE."""
+    """e2fsck finds nothing to repair in IMAGE."""
     host("e2fsck", "-fn", image)
 
 
@@ -94,7 +94,7 @@ def disk(tmp_path):
 
 @pytest.fixture(scope="session")
 def pattern(tmp_path_factory):
-    """16 MiB, each sector full of its number; to be left as it is."""
+    """16 MiB, each sector full of its number; nobody may write to it."""
     image = tmp_path_factory.mktemp("pattern") / "image"
     sectors = range(16 * MIB // 512)
     image.write_bytes(b"".join(struct.pack("<I", n) * 128 for n in sectors))
@@ -105,7 +105,7 @@ def pattern(tmp_path_factory):
 
 
 def test_disk_persists(boot, disk):
-    """What was written and synced is there, also after a kill."""
+    """What was written and synced is there, even after a kill."""
     image = disk()
     with boot("-d", image) as guest:
         assert " /data ext4 rw," in guest.output("grep ^/dev/vda /proc/mounts")
@@ -152,7 +152,7 @@ def test_no_disk(boot):
 
 
 def test_empty_disk(boot, tmp_path):
-    """One without a file system is there, and not mounted."""
+    """A disk without a file system is there, but not mounted."""
     image = tmp_path / "empty"
     with open(image, "wb") as file:
         file.truncate(MIB)
@@ -232,7 +232,7 @@ def test_kill(boot, disk, disk_load, qemu, request, report):
             synced = [int(n) for n in re.findall(rb"synced (\d+)\.\n", guest.console)]
         assert synced == list(range(len(synced)))
         total += len(synced)
-        # The journal is replayed in a copy: the guest shall do it itself.
+        # The journal is replayed in a copy: in the image the guest is to do that.
         shutil.copyfile(image, copy)
         host("e2fsck", "-E", "journal_only", "-p", copy)
         check(copy)
@@ -294,7 +294,7 @@ def test_disk_and_console(boot, disk, disk_load, pattern):
 
 
 def test_device_and_driver_part(boot, disk, disk_load, pattern):
-    """The driver is unbound and bound, also with requests in flight."""
+    """The driver is unbound and bound, even with requests in flight."""
     image = disk(folder=disk_load)
     driver = "/sys/bus/virtio/drivers/virtio_blk"
     with boot("-d", image, "-d", f"{pattern},ro") as guest:
@@ -388,14 +388,14 @@ def test_network(boot, web, sink):
 
 
 def test_network_card_parts(boot, web):
-    """Unbound with all its buffers for receiving in flight, and bound."""
+    """The driver is unbound with all receive buffers in flight, and bound."""
     driver = "/sys/bus/virtio/drivers/virtio_net"
     with boot("--no-disk", "-n") as guest:
         device = guest.output("basename $(readlink /sys/class/net/eth0/device)")
         for _ in range(3):
             guest.output(f"echo {device} >{driver}/unbind")
             guest.output(f"echo {device} >{driver}/bind")
-            udhcpc = "udhcpc -q -n -i eth0"  # why twice, rootfs/init says
+            udhcpc = "udhcpc -q -n -i eth0"  # rootfs/init says why twice
             guest.output(f"ip link set eth0 up && {{ {udhcpc} || {udhcpc}; }}")
         guest.output(f"wget -q -O /tmp/down http://10.0.2.2:{web[0]}/file")
         assert guest_sha256(guest, "/tmp/down") == sha256(web[1])

@@ -1,4 +1,4 @@
-"""What a driver does wrong must not reach the device, nor hurt the hypervisor.
+"""What a driver does wrong must not reach the device or hurt the hypervisor.
 
 The driver is a shell script in the guest, which writes to the registers of the
 entropy device with devmem, and to rings in RAM that Linux was told not to use.
@@ -55,13 +55,13 @@ WRONG = {
 }
 
 
-# QueueReady stays 0; the others, of a queue that is ready, need a reset.
+# Here QueueReady stays 0; with the others the queue is ready, and needs a reset.
 NEVER_READY = [name for name, wrong in WRONG.items() if wrong.startswith("begin")]
 
 
 def test_bad_driver(boot):
-    """The device never sees it, and says that it needs a reset; the console says
-    why, once."""
+    """The device never sees it, but says that it needs a reset.  The console
+    says why, once."""
     with boot("-p", "quiet mem=766M", trouble=True) as guest:
         for line in SETUP:
             guest.output(line)
@@ -79,11 +79,11 @@ def test_bad_driver(boot):
             guest.output("w 0x70 0")
             assert int(guest.output("r 0x70"), 16) == 0, name
 
-        # Not wrong enough to stop for: too early, and a queue that is not there.
+        # Not wrong enough to stop for: too early, or for a queue that is not there.
         guest.output("begin; w 0x50 0; good; w 0x50 1; w 0x50 0xffffffff")
         assert int(guest.output("r 0x70"), 16) == 15
 
-        # What it should be still works: 64 bytes of entropy.
+        # A correct request still works: 64 bytes of entropy.
         guest.output(f"desc 0 {DATA} 64 2 0; avail 1 0; w 0x50 0")
         guest.output(f"until [ $(devmem {USED + 2} 16) = 0x0001 ]; do :; done")
         assert int(guest.output(f"devmem {USED + 8} 32"), 16) == 64
@@ -99,6 +99,6 @@ def test_refused_feature(boot):
             guest.output(line)
         guest.output("w 0x70 0; w 0x70 3; w 0x24 0; w 0x20 0x10000000; w 0x70 11")
         assert int(guest.output("r 0x70"), 16) == 3
-        guest.output("w 0x14 1")  # of what is offered, all rings are split ones
+        guest.output("w 0x14 1")  # and of these, VERSION_1 is the only one offered
         assert int(guest.output("r 0x10"), 16) == 1
         guest.poweroff()

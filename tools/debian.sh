@@ -1,7 +1,7 @@
 #!/bin/bash
-# Takes packages of any suite of this machine's own distribution without
-# touching the machine: apt runs with folders, lists and sources of its own,
-# and nothing is installed.  Needs no root.
+# Gets packages from any suite of this machine's own distribution without
+# touching the machine: apt runs with folders, lists and sources of its own, and
+# nothing is installed.  Needs no root.
 set -euo pipefail
 export LC_ALL=C
 
@@ -18,13 +18,13 @@ usage() {
 }
 say() { echo "debian: $*" >&2; }
 die() { say "$*" && exit 2; }
-why() { sed -n 's/^[EW]: //p' "$apt/log" | head -n 1; } # apt's own word
+why() { sed -n 's/^[EW]: //p' "$apt/log" | head -n 1; } # in apt's own words
 
 # The machine's own entry for the archive's main suite, with another type and
-# other suites.  All else in it is kept: mirror, keyring, components; but not
-# architectures, which begin() says.  Prints the stanza or, from an old one-line
-# file, the line(s); nothing if there is no entry.  Targets keeps apt from other
-# indices that the machine may want.
+# other suites.  All else in it is kept (mirror, keyring, components), except
+# the architectures, which begin() sets.  Writes own.sources or, from an old
+# one-line file, own.list; fails if there is no entry.  Targets keeps apt from
+# fetching other indices that the machine may want.
 entry() { # type suites
 	local code files=()
 	code=$(. /etc/os-release && echo "${VERSION_CODENAME:-sid}")
@@ -81,7 +81,7 @@ begin() { # folder type suites [architecture]
 	mkdir -p "$apt/etc" "$apt/state/lists/partial" "$apt/cache/archives/partial"
 	apt=$(cd "$apt" && pwd)
 	trap 'rm -rf "$apt" "${dir:-$apt}.part"' EXIT
-	: >"$apt/state/status" # as if nothing was installed
+	: >"$apt/state/status" # as if nothing were installed
 	local arch
 	arch=${4:-$(dpkg --print-architecture)}
 	cat >"$apt/conf" <<-EOF
@@ -102,7 +102,7 @@ begin() { # folder type suites [architecture]
 		APT::Update::Error-Mode "any";
 		Acquire::Languages "none";
 		Acquire::Retries "3";
-		# what the machine does after its own updates is not for this one
+		# what the machine does after its own updates is not wanted here
 		#clear APT::Update::Pre-Invoke;
 		#clear APT::Update::Post-Invoke;
 		#clear APT::Update::Post-Invoke-Success;
@@ -114,7 +114,7 @@ begin() { # folder type suites [architecture]
 		die "cannot read the lists of $3${4:+ for $4}: $(why)"
 }
 
-# apt's "Get:12 ..." lines as one line that counts, on stderr.
+# Shows apt's "Get:12 ..." lines as one line that counts, on stderr.
 progress() {
 	local total='?' size='' n=0 next=20 line
 	while IFS= read -r line; do
@@ -153,10 +153,10 @@ get_source() { # package dir
 	done
 }
 
-# Is the folder there and complete?  It gets its name when it is.
+# Is the folder there and complete?  It gets its name only then.
 complete() { # dir
 	[ ! -e "$1/.complete" ] || return 0
-	[ ! -e "$1" ] || rmdir "$1" 2>/dev/null || die "$1 is there and not made by this script"
+	[ ! -e "$1" ] || rmdir "$1" 2>/dev/null || die "$1 is there, but this script did not make it"
 	return 1
 }
 
@@ -167,12 +167,12 @@ suites() { # suite: what must be in the sources for it
 fetch() { # suite dir package...
 	local suite=$1 dir=$2 deb
 	shift 2
-	say "downloading $* of $suite and what it needs"
+	say "downloading $* from $suite, with all dependencies"
 	apt-get -c "$apt/conf" -q -y --download-only -t "$suite" install "$@" 2>&1 | progress ||
 		die "cannot get $* of $suite: $(why)"
-	# /lib and its like are a part of /usr in newer suites, and packages of both
-	# kinds must meet in one place; tar alone keeps such a link when an archive
-	# has a folder of that name.
+	# In newer suites /lib and its like are part of /usr, and packages of both
+	# kinds must meet in one place.  tar is told to keep such a link when an
+	# archive has a folder of that name.
 	mkdir -p "$dir"/usr/{bin,sbin,lib,lib64}
 	for d in bin sbin lib lib64; do ln -s usr/$d "$dir/$d"; done
 	for deb in "$apt"/cache/archives/*.deb; do

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Runs QEMU, and reads each VM exit of the hypervisor in it out of its memory.
+"""Runs QEMU, and reads the hypervisor's VM exits out of its memory.
 
 ./run.sh --stats and --trace start this.  The hypervisor keeps the last 7,224
 exits of each hart (hv.h: struct vcpu's log is the ring, its exits counts them).
-QEMU gets its RAM from here, so we see it and the machine doesn't notice; a look
-each millisecond misses none.  At QEMU's end come the table (--stats) and the
-file for Perfetto (--trace), and we end as QEMU did.
+QEMU's RAM comes from here, so we see it without the machine noticing; a look
+each millisecond misses nothing.  When QEMU ends we print the table (--stats),
+write the file for Perfetto (--trace), and end as QEMU did.
 """
 
 import argparse
@@ -28,14 +28,14 @@ from collections import Counter, defaultdict, namedtuple
 from names import FETCH, LOAD, SBI_CALL, STORE, VIRTUAL_INSTRUCTION, WFI
 from names import Symbols, cause_name, name, register, sbi_function
 
-# The layout of struct vcpu and struct exit; tests/test_stats.py compares it.
+# The layout of struct vcpu and struct exit; tests/test_stats.py checks it.
 RING, EXITS, LOG, VCPU_SIZE = 7224, 304, 4096, 524288
 Exit = namedtuple("Exit", "time end cause pc tval gpa inst value call")
 RECORD = struct.Struct("=9Q")
 RAM = 0x80000000  # where QEMU's begins
 TICKS = 10  # of the timebase, in a microsecond
 SUSPEND = SBI_CALL, 0x48534D << 32 | 3  # HSM's hart_suspend
-ROWS, LAST = 12, 8  # the table shows so many of each kind, and of the last exits
+ROWS, LAST = 12, 8  # how many the table shows of each kind, and of the last exits
 
 
 def key(e):
@@ -58,8 +58,8 @@ class Hart:
         """VCPU: its struct vcpu's memory; KEEP all records, for a trace."""
         self.exits, self.log = vcpu.cast("Q")[EXITS // 8 :], vcpu[LOG:]
         self.seen = self.done = self.lost = 0
-        self.newest = b""  # the record that may still be being written
-        self.left = None  # when the guest went on after the exit before
+        self.newest = b""  # the last record, which may still change
+        self.left = None  # when the guest went on after the last exit
         self.count = defaultdict(lambda: [0, 0, 0])  # key: [exits, with an end, ticks]
         self.claims = Counter()  # by source
         self.guest = self.hypervisor = self.asleep = 0  # ticks
@@ -67,7 +67,7 @@ class Hart:
         self.boots = [bytearray()] if keep else []
 
     def poll(self):
-        """Take what is new in the ring; number n is at n % RING."""
+        """Take what is new in the ring; exit number n is at n % RING."""
         exits, size = self.exits[0], RECORD.size
         if exits < self.seen:  # the machine has been reset
             self.end_of_boot()
@@ -80,7 +80,7 @@ class Hart:
             raw = bytes(self.log[begin:end])
         else:
             raw = bytes(self.log[begin : RING * size]) + bytes(self.log[:end])
-        # What may have changed while we read it?  If there was a reset, all.
+        # What may have changed while we read it?  After a reset, everything.
         now = self.exits[0]
         good = max(start, now - RING + 1) if now >= exits else exits
         if good > self.done:
@@ -105,7 +105,7 @@ class Hart:
             if e.cause == LOAD and e.value and register(e.gpa, False) == "plic.claim":
                 self.claims[e.value] += 1
             self.left = e.end if ticks >= 0 else None
-            if ticks < 0:  # it has not come to its end: hart or machine stopped
+            if ticks < 0:  # it has no end: the hart or the machine stopped
                 continue
             row[1] += 1
             row[2] += ticks
@@ -115,7 +115,7 @@ class Hart:
                 self.hypervisor += ticks
 
     def end_of_boot(self):
-        """The newest record is what it is: nothing is written any more."""
+        """Take the newest record, too: nothing is written any more."""
         self.take(self.newest)
         self.newest, self.left, self.seen, self.done = b"", None, 0, 0
         if self.boots:
@@ -141,7 +141,7 @@ PARTS = [
 
 
 def rows(harts, row_of):
-    """{name: [exits, with an end, ticks]}, what HARTS have of each row."""
+    """{name: [exits, with an end, ticks]}: each row, summed over HARTS."""
     found = {}
     for hart in harts:
         for what, numbers in hart.count.items():
@@ -152,12 +152,12 @@ def rows(harts, row_of):
 
 
 def short(number):
-    """It in five characters."""
+    """NUMBER in at most five characters."""
     return f"{number}" if number < 100000 else f"{number // 1000}k"
 
 
 def print_table(harts, symbols):
-    """What became of it all, 80 columns wide, to stderr."""
+    """Print the table, 80 columns wide, to stderr."""
     out = functools.partial(print, file=sys.stderr)
     total = sum(exits for exits, _, _ in rows(harts, cause_name).values())
     out(f"\n{total} VM exits, {sum(hart.lost for hart in harts)} exits lost")
@@ -215,8 +215,7 @@ def events(boot, tid, raw, symbols):
 def write_trace(file, harts, symbols):
     """All exits, sorted by time, in microseconds.
 
-    A boot is a process, as with each one the time begins anew; a hart is a
-    thread.
+    A boot is a process, because time begins anew with each; a hart is a thread.
     """
     about, streams = [], []
     for tid, hart in enumerate(harts):
@@ -253,7 +252,7 @@ def shared_memory(size):
 
 
 def schedule(policy):
-    """SCHED_FIFO comes before all others to the CPU, and is for root (sched(7))."""
+    """SCHED_FIFO gets the CPU before all others, and is for root (sched(7))."""
     if sys.platform == "linux":
         with contextlib.suppress(PermissionError):
             number = getattr(os, policy)
@@ -262,13 +261,13 @@ def schedule(policy):
 
 
 def end_with_parent():
-    """In QEMU, as it begins: what kills us kills it, too (prctl(2))."""
+    """Called in QEMU's process as it begins: what kills us kills it, too (prctl(2))."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def run(command, harts):
-    """COMMAND to its end; its exit status, negative for a signal."""
+    """Run COMMAND to its end; return its exit status, negative for a signal."""
     qemu = subprocess.Popen(command, close_fds=False, preexec_fn=end_with_parent)
     for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
         signal.signal(number, lambda number, _: qemu.send_signal(number))

@@ -41,7 +41,7 @@ EXTENSIONS = {
 UART_LOAD = "RBR/DLL IER/DLM IIR LCR MCR LSR MSR SCR".split()
 UART_STORE = "THR/DLL IER/DLM FCR LCR MCR LSR MSR SCR".split()
 
-# virtio 1.2, 4.2.2: those from an offset on.
+# virtio 1.2, 4.2.2: the registers from each offset on.
 VIRTIO = {
     0x000: "MagicValue Version DeviceID VendorID DeviceFeatures DeviceFeaturesSel",
     0x020: "DriverFeatures DriverFeaturesSel",
@@ -116,7 +116,7 @@ def name(cause, detail):
 
 
 class Symbols:
-    """Names for addresses, out of what nm prints, like System.map."""
+    """Names for addresses, from what nm prints, or a System.map."""
 
     def __init__(self, file):
         lines = (line.split() for line in open(file)) if file else []
@@ -125,6 +125,6 @@ class Symbols:
     def at(self, pc):
         """"function+0x12", or "" for an address that is in none of them."""
         i = bisect.bisect(self.sorted, (pc, "\x7f")) - 1
-        if not 0 <= i < len(self.sorted) - 1:  # behind the last one is anything
+        if not 0 <= i < len(self.sorted) - 1:  # anything may follow the last one
             return ""
         return f"{self.sorted[i][1]}+{pc - self.sorted[i][0]:#x}"

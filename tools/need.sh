@@ -48,7 +48,7 @@ has() {
 	case $1 in
 	/*) compgen -G "$1" >/dev/null ;;
 	riscv64-linux-gnu-gcc) command -v "${CROSS:-riscv64-linux-gnu-}gcc" >/dev/null ;;
-	# Elsewhere than on Debian the plain one knows RISC-V, too.
+	# Outside Debian, plain gdb knows RISC-V, too.
 	gdb-multiarch) command -v "$1" >/dev/null || { ! command -v apt-get && command -v gdb; } >/dev/null ;;
 	qemu-system-riscv64) command -v "${QEMU:-$1}" >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
@@ -71,15 +71,15 @@ if ! command -v apt-get >/dev/null; then
 		echo "install: dnf: $(missing dnf | grep -vx - | xargs)"
 		echo "      pacman: $(missing pacman | grep -vx - | xargs)"
 		echo "        brew: $(missing brew | grep -vx - | xargs)"
-		echo "With another compiler's prefix: CROSS=riscv64-elf- ./run.sh ..., for example."
-		echo "A guest kernel and initramfs made elsewhere are taken with -k and -i."
+		echo "If the compiler has another prefix, for example: CROSS=riscv64-elf- ./run.sh ..."
+		echo "Options -k and -i take a guest kernel and an initramfs made elsewhere."
 	} >&2
 	exit 2
 fi
 
 packages=$(missing apt | sort -u | xargs)
 case $packages in
-*QEMU*) # its package has been split since Debian 12
+*QEMU*) # its package was split after Debian 12
 	split=$(apt-cache pkgnames qemu-system-riscv | grep -x qemu-system-riscv || true)
 	packages=${packages/QEMU/${split:-qemu-system-misc}}
 esac
@@ -96,7 +96,7 @@ export DEBIAN_FRONTEND=noninteractive
 apt_get() {
 	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q "$@"
 }
-# One line for each package that is unpacked, and all of it when it fails.
+# Says nothing; if it fails, the last lines of the log.
 if ! { apt_get update && apt_get install -y --no-install-recommends $packages; } >"$log" 2>&1; then
 	tail -n 20 "$log" >&2
 	echo "apt could not install: $packages" >&2

@@ -20,7 +20,7 @@ KINDS = [
 
 
 def boot(trace):
-    """From power-on to power-off, by what is typed at the prompt."""
+    """Boot the guest, and type poweroff at its prompt."""
     pipe = subprocess.PIPE
     command = ["./run.sh", "--trace", trace]
     qemu = subprocess.Popen(command, stdin=pipe, stdout=pipe)

@@ -1,6 +1,7 @@
-// What one VM exit costs: loops of one kind of access each.  Prints lines
-// "bench NAME: NANOSECONDS", of each figure the least of five, because the
-// machine has other things to do.  Bare, the same accesses are no exits.
+// What one VM exit costs: each loop repeats one kind of access.  Prints lines
+// "bench NAME: NANOSECONDS"; each figure is the least of five runs, because the
+// machine has other things to do.  Without the hypervisor none of these
+// accesses is an exit.
 #include "guest.h"
 
 enum { ROUNDS = 10000, NS = 100 }; // ns in a tick of the timebase

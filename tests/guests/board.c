@@ -1,13 +1,14 @@
 // The machine that a kernel in S-mode sees.  Boot arguments: harts=N, and what
 // to do:
 //
-//   case=begin     what each hart finds at its beginning
+//   case=begin     what each hart finds when it starts
 //   case=widths    the devices' registers, in every width, a line for each
 //   case=senvcfg   the guest has a senvcfg of its own
 //   case=straddle  accesses that begin in RAM and go on into a device
+//   case=own       the same into a page that the guest has itself
 //   case=clock     the time of day, and its alarm
-//   case=power V   stores V to the test device while all harts run; in
-//                  hexadecimal, and if "half" follows, by sh
+//   case=power V   stores V, in hexadecimal, to the test device while all
+//                  harts run; with "half" among the arguments, by sh
 #include "guest.h"
 
 #define B(address) (*(volatile uint8_t *)(address))
@@ -23,15 +24,15 @@
 static uint64_t me, harts_here;
 static const char *arguments;
 
-// A register of context C, S-mode's of this hart: its enables, its threshold.
+// Registers of this hart's S-mode context in the PLIC.
 #define ENABLE (PLIC + 0x2000 + 0x80 * (2 * me + 1))
 #define THRESHOLD (PLIC + 0x200000 + 0x1000 * (2 * me + 1))
 #define CLAIM (THRESHOLD + 4)
 
 // --- The beginning -----------------------------------------------------------
 
-// Priv. and SBI leave some of it open; this is what kernels get from QEMU and
-// OpenSBI, or what they don't expect to be otherwise.
+// Priv. and SBI leave some of this open.  These are the values that kernels get
+// from QEMU and OpenSBI, or that they rely on.
 static void begin(struct hart *h) {
     (void)h;
     check(csr_read(sie), 0, "sie");
@@ -147,9 +148,9 @@ static void try(unsigned i, uint64_t width, long value, bool show) {
 }
 
 static void widths(void) {
-    // Harmless everywhere: in the UART 7 is a character, or a word length.
+    // Harmless everywhere: to the UART, 7 is a character or a word length.
     static const long values[] = {3, 7, 0};
-    W(THRESHOLD) = 0; // the firmware has left something else on QEMU by itself
+    W(THRESHOLD) = 0; // without the hypervisor the firmware has set it
     for (unsigned i = 0; i < LENGTH(places); i++)
         for (uint64_t width = 1; width <= 8; width *= 2) {
             if (places[i].at % width)
@@ -159,8 +160,8 @@ static void widths(void) {
                 if (places[i].at - UART == 3 && values[j] != 3)
                     continue; // LCR: eight bits
                 try(i, width, values[j], true);
-                // What comes of it.  Of the UART itself we don't know what is
-                // in between.
+                // Read back what came of it: at the UART one byte, as we don't
+                // know what the registers next to it hold.
                 try(i, width < 4 && places[i].at < UART ? 4 : 1, -1, true);
             }
         }
@@ -246,7 +247,7 @@ static const struct {
     bool store;
 } accesses[] = {ACCESSES(ROW)};
 
-// RAM in front of EDGE, and behind it a page of a device's.
+// Maps RAM below EDGE, and a page of a device from there on.
 static void put_beside(uint64_t device) {
     for (unsigned i = 0; i < 3; i++)
         root[i] = LEAF(i << 30);
@@ -263,7 +264,7 @@ static void put_beside(uint64_t device) {
 // The page with the threshold is the guest's own, so what such an access does
 // there is the hart's business: the test compares it with the bare machine.
 static void own_page(void) {
-    W(THRESHOLD) = 0; // the firmware has left something else
+    W(THRESHOLD) = 0; // the firmware may have set it
     put_beside(THRESHOLD & -4096ul);
     for (unsigned i = 0; i < LENGTH(accesses); i++)
         for (uint64_t in = 1; in < accesses[i].width; in++) {
@@ -282,8 +283,8 @@ static void own_page(void) {
     say("the end\n");
 }
 
-// Devices whose loads and stores both are exits, or whose page can be read; and
-// a register there that keeps what is written to it.
+// Three devices, each with a register that keeps what is written to it.  At the
+// first, loads and stores are both exits; the pages of the others can be read.
 static void test_straddle(void) {
     const struct {
         const char *name;
@@ -292,8 +293,8 @@ static void test_straddle(void) {
     } devices[] = {{"PLIC", THRESHOLD & -4096ul, THRESHOLD % 4096, true, false},
                    {"UART", UART, 7, false, true},
                    {"priorities", PLIC, 40, true, true}};
-    // The page with the threshold is an exit while an interrupt is shown: the
-    // UART's, which no threshold below 7 holds back.
+    // The page with the threshold is an exit while an interrupt is shown.  So
+    // show one: the UART's, at a priority that no threshold below 7 holds back.
     W(PLIC + 40) = 7, W(ENABLE) = 1 << 10;
     B(UART + 1) = 2; // IER: when the transmitter is empty
     for (unsigned d = 0; d < LENGTH(devices); d++) {
@@ -303,7 +304,7 @@ static void test_straddle(void) {
                 const char *name = devices[d].name, *inst = accesses[i].name;
                 uint64_t there = devices[d].page + devices[d].offset;
                 if (!accesses[i].store && devices[d].readable)
-                    continue; // the hart does that by itself
+                    continue; // no exit: the hart reads it by itself
                 if (devices[d].word)
                     W(there) = 3;
                 else

@@ -1,6 +1,7 @@
-// A blind fuzzer: loads, stores, fetches, SBI calls and virtqueues at random,
-// mostly where something is or ends, on all harts at once.  Boot arguments:
-// harts=N seed=N (decimal) seconds=N.  It ends, or something is wrong.
+// A blind fuzzer: random loads, stores, fetches, SBI calls and virtqueues,
+// mostly where something is or where it ends, on all harts at once.  Boot
+// arguments: harts=N seed=N (decimal) seconds=N.  If it does not end, something
+// is wrong.
 #include "guest.h"
 
 extern char bss_start[], bss_end[];
@@ -19,14 +20,14 @@ static uint64_t random(void) { // xorshift64*
 
 static uint64_t below(uint64_t n) { return (random() >> 16) % n; }
 
-// Whether SIZE bytes at A could be the fuzzer's own, which lives in what is not
-// SCRATCH: a device must not write there, nor we.
+// Could SIZE bytes at A be part of the fuzzer?  It lives on both sides of
+// SCRATCH, and neither a device nor we may write there.
 static bool mine(uint64_t a, uint64_t size) {
     return a < (uint64_t)bss_end && a + size > 0x80200000 &&
            (a < (uint64_t)scratch || a + size > (uint64_t)scratch + (1 << 18));
 }
 
-// An interesting number: an edge, give or take something, or none at all.
+// An interesting number: an edge, one near an edge, or something else entirely.
 static uint64_t number(void) {
     static const uint64_t edges[] = {
         0,          RAM,       RAM_END,   0x10000000, 0x10001000, 0x10008000,
@@ -48,7 +49,7 @@ static uint64_t safe_number(void) {
     uint64_t n;
     do
         n = number();
-    while (mine((uint32_t)n, 1 << 17)); // the lower half of an address, too
+    while (mine((uint32_t)n, 1 << 17)); // also if only its lower half is stored
     return n;
 }
 
@@ -76,7 +77,7 @@ static void access(uint64_t *count) {
     uint64_t a = address(), v = safe_number(), kind = below(16);
     if (mine(a - 8, 24))
         return;
-    if (a >> 12 == 0x100) // the test device: what ends the machine is odd
+    if (a >> 12 == 0x100) // the test device: odd values end the machine
         v &= -2;
     count[kind < 7 ? LOADS : STORES]++;
     switch (kind) {
@@ -111,16 +112,16 @@ static void call(uint64_t *count) {
     uint64_t id = below(32) ? ids[below(LENGTH(ids))] : number();
     uint64_t f = below(16) ? below(8) : number(), a0 = safe_number();
     if (id == 8 || (id == HSM && f != HART_GET_STATUS))
-        return; // that ends the run by right
+        return; // the run would rightly end
     if (id == SRST)
         a0 |= 4;
-    if ((id == DBCN || id == 1) && below(16)) // long to read
+    if ((id == DBCN || id == 1) && below(16)) // they print a lot
         return;
     count[CALLS]++;
     quick_sbi(id, f, a0, safe_number());
 }
 
-// Gives a device a queue with something in it that may be right.
+// Gives a device a queue whose contents may even be right.
 static void queue(uint64_t *count) {
     volatile uint32_t *w = (void *)(0x10001000 + below(8) * 4096);
     uint64_t parts[3];
@@ -145,7 +146,7 @@ static void queue(uint64_t *count) {
     for (uint64_t n = below(32); n; n--) {
         volatile uint64_t *d = (void *)(SCRATCH + below(0x10000) / 16 * 16);
         d[0] = safe_number();
-        // 12 bytes, a header, are what QEMU 7.2's network card sends or aborts.
+        // At least a header, 12 bytes: with less to send, QEMU 7.2 aborts.
         d[1] = (below(8) ? 12 + below(1 << 12) : 0xffff0000u) | below(4) << 32 |
                below(8) << 48;
         if (parts[1] - SCRATCH < 0x10000) {
@@ -206,7 +207,7 @@ int main(uint64_t hart, const char *fdt) {
     seed = decimal(fdt, "seed=");
     stop = now() + decimal(fdt, "seconds=") * 1000 * MS;
     say("fuzz: seed %ld\n", seed);
-    // All harts work in slices; between them there is silence, and a line.
+    // All harts work for a second, pause while a line is printed, and go on.
     while (now() < stop) {
         end = now() + 1000 * MS;
         for (uint64_t i = 0; i < n; i++)

@@ -1,5 +1,5 @@
-// The runtime of the bare-metal guests, each of which is one file of C that
-// includes this, and start.S.  "Priv." and "SBI" are as in ../../hv.h.
+// The runtime of the bare-metal guests.  Each guest is one C file that includes
+// this, linked with start.S.  "Priv." and "SBI" are as in ../../hv.h.
 #pragma once
 #include <stdarg.h>
 #include <stdbool.h>
@@ -18,8 +18,8 @@ enum { INVALID_ADDRESS = -5, ALREADY_AVAILABLE = -6 };
 
 #define RAM 0x80000000ul
 #define RAM_END 0xc0000000ul // with run.sh's 1024 MiB
-#define MS 10000ul           // of the timebase
-#define PATIENCE 5000        // ms until what should come is missed: patience.h
+#define MS 10000ul           // in ticks of the timebase
+#define PATIENCE 5000        // ms to wait for what should come: patience.h
 #define MAX_HARTS 8
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
@@ -32,9 +32,9 @@ struct trap { // Priv. "scause", "sepc", "stval", "sstatus"
 };
 
 struct hart {
-    uint64_t a0, a1, satp, sstatus; // as the hart came in; start.S writes them
-    void (*run)(struct hart *h);    // what to do then, before it stops
-    struct trap trap;               // the last trap, until taken by trapped()
+    uint64_t a0, a1, satp, sstatus; // as the hart entered; start.S writes them
+    void (*run)(struct hart *h);    // what to do before it stops
+    struct trap trap;               // the last one, until trapped() takes it
     volatile bool has_trapped;
     volatile uint64_t in, out; // for run() and whoever waits for it
 } __attribute__((aligned(16384)));
@@ -46,15 +46,15 @@ struct sbiret sbi_call(uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3,
                        uint64_t a4, uint64_t a5, uint64_t function,
                        uint64_t extension);
 extern const char sbi_ecall[]; // the instruction in it
-// RUN(ARGUMENT) in U-mode, without translation, with interrupts off if it is to
-// return with its result: user_call(run, argument).
+// Calls RUN(ARGUMENT) in U-mode and returns its result.  Translation has to be
+// off, and interrupts as well.
 uint64_t user_call(uint64_t (*run)(uint64_t), uint64_t argument);
 extern const char user_ecall[], user_return[];
 void entry(void);
 int main(uint64_t hart, const char *fdt);
 
 // sbi(extension, function, up to six arguments); the other argument registers
-// hold patterns, which are no good as arguments.
+// hold patterns that are no valid arguments.
 #define sbi(extension, function, ...)                                          \
     sbi_(extension, function, ##__VA_ARGS__, -0xa00f, -0xa10f, -0xa20f,        \
          -0xa30f, -0xa40f, -0xa50f, )
@@ -62,7 +62,7 @@ int main(uint64_t hart, const char *fdt);
     sbi_call((uint64_t)(a0), (uint64_t)(a1), (uint64_t)(a2), (uint64_t)(a3),   \
              (uint64_t)(a4), (uint64_t)(a5), function, extension)
 
-// The same with nothing around it, for where interrupts may come in between.
+// The same without the checks around it, for places where interrupts may come.
 __attribute__((unused)) static struct sbiret
 quick_sbi(uint64_t extension, uint64_t function, uint64_t a_0, uint64_t a_1) {
     register uint64_t a0 asm("a0") = a_0, a1 asm("a1") = a_1, a2 asm("a2") = 0,
@@ -81,7 +81,7 @@ static uint64_t now(void) {
     return t;
 }
 
-// Waits for CONDITION, but not forever: is it true now?
+// Waits for CONDITION, but not forever.  Did it come true?
 #define until(condition, ms)                                                   \
     ({                                                                         \
         struct patience patience_ = {(ms)*MS, now()};                          \
@@ -135,7 +135,7 @@ static __attribute__((format(printf, 1, 2))) void say(const char *format, ...) {
     va_end(args);
 }
 
-// The end.  What comes after a FAIL does not matter, so it is without checks.
+// Ends the run after a failure.  Nothing later matters, so this has no checks.
 __attribute__((noreturn, used)) void die(const char *why) {
     say("FAIL %s\n", why);
     for (;;)
@@ -176,9 +176,10 @@ __attribute__((unused)) static void done(const char *group) {
 
 // --- Traps -------------------------------------------------------------------
 
-// Notes the trap in the hart's structure and goes on: after an exception behind
-// the instruction, or if that could not be fetched in the caller; an interrupt
-// is disabled in sie.  The next exception must not come before trapped().
+// Notes the trap in the hart's structure.  After an exception the hart goes on
+// with the next instruction, or in the caller if the instruction could not be
+// fetched.  An interrupt is disabled in sie.  trapped() has to be called before
+// the next exception.
 __attribute__((used)) void trap(uint64_t x[32]) {
     struct hart *h = this_hart();
     struct trap t = {csr_read(scause), csr_read(sepc), csr_read(stval),
@@ -206,7 +207,7 @@ __attribute__((used)) void trap(uint64_t x[32]) {
     h->has_trapped = true;
 }
 
-// Was there a trap since the last time?  Then this_hart()->trap tells about it.
+// Was there a trap since the last call?  If so, this_hart()->trap describes it.
 __attribute__((unused)) static bool trapped(void) {
     struct hart *h = this_hart();
     bool yes = h->has_trapped;
@@ -214,7 +215,7 @@ __attribute__((unused)) static bool trapped(void) {
     return yes;
 }
 
-// QEMU 7.2 does not show STIP to VS-mode in sip, so to look is to take it.
+// QEMU 7.2 does not show STIP in VS-mode's sip, so this takes the interrupt.
 __attribute__((unused)) static bool timer_pending(void) {
     trapped();
     csr_write(sie, STIP);
@@ -229,7 +230,7 @@ __attribute__((unused)) static bool timer_pending(void) {
 __attribute__((used)) void check_call(uint64_t *before, uint64_t *after) {
     enum { A0 = 10, A1 = 11, A6 = 16, A7 = 17, F = 32, CSR = 64, SSTATUS = 68 };
     bool legacy = before[A7] <= 8;
-    // A fault in the call is the caller's, which changes the last four CSRs.
+    // A fault in the call goes to the caller and changes the last four CSRs.
     unsigned n = this_hart()->has_trapped ? SSTATUS : SSTATUS + 4;
     for (unsigned i = 0; i < n; i++)
         if (i != 0 && i != 2 && i != A0 && (i != A1 || legacy) &&
@@ -244,7 +245,7 @@ __attribute__((used)) void check_call(uint64_t *before, uint64_t *after) {
 
 // --- Harts -------------------------------------------------------------------
 
-// Where start.S goes to on a hart that was started or resumed.
+// Where start.S goes on a hart that was started or resumed.
 __attribute__((used)) void hart_main(struct hart *h) {
     h->run(h);
     sbi(HSM, HART_STOP);
@@ -255,7 +256,7 @@ __attribute__((unused)) static bool has_state(uint64_t hart, long state) {
     return sbi(HSM, HART_GET_STATUS, hart).value == state;
 }
 
-// Runs RUN on a stopped hart; join() waits until it is back.
+// Runs RUN on a stopped hart; join() waits until it stops again.
 __attribute__((unused)) static long
 run_on(uint64_t hart, void (*run)(struct hart *h), uint64_t in) {
     harts[hart].run = run;

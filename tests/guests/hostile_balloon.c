@@ -1,6 +1,6 @@
-// A memory balloon takes page numbers inside its buffers, where the hypervisor
-// does not look: this one would give away the hypervisor's own text.  So there
-// must be none, whatever QEMU was told.
+// A memory balloon finds page numbers inside its buffers, where the hypervisor
+// does not look.  With the numbers here it would give away the hypervisor's own
+// text.  So the guest must see no balloon, whatever QEMU was told.
 #include "guest.h"
 
 static volatile struct {
@@ -30,7 +30,7 @@ int main(uint64_t hart, const char *fdt) {
             slot[0x80 / 4 + 4 * i] = parts[i], slot[0x84 / 4 + 4 * i] = 0;
         slot[0x44 / 4] = 1, slot[0x70 / 4] = 15;
         for (unsigned i = 0; i < LENGTH(pages); i++)
-            pages[i] = (RAM + 0x200000) / 4096 + i; // of the host's
+            pages[i] = (RAM + 0x200000) / 4096 + i; // the hypervisor's
         desc[0].addr = (uint64_t)pages, desc[0].len = sizeof pages;
         avail[1] = 1;
         slot[0x50 / 4] = 0;

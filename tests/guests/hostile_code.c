@@ -1,15 +1,15 @@
 // Code that the hypervisor has to read, because an instruction in it accesses a
-// device: from a page that can only be executed, a user's, across two pages,
-// into a page that is not mapped or not in RAM, and (boot argument harts=2)
-// while another hart unmaps it.
+// device.  It lies in a page that can only be executed, in a user's page, or
+// across two pages, the second of which may be unmapped or not in RAM.  With
+// boot argument harts=2 another hart unmaps it meanwhile.
 #include "guest.h"
 
 #define SV39 (8ul << 60)
 enum { V = 1, R = 2, W = 4, X = 8, U = 16, AD = 192, GB = 1 << 30 };
 enum { FETCH_ACCESS = 1, FETCH_PAGE = 12 };
 #define CODE (5ul * GB)
-// MagicValue of a virtio slot, and what it says.  After a reset of the device
-// to read it is an exit.
+// MagicValue of a virtio slot, and its value.  After a reset of the device,
+// reading it is an exit.
 #define DEVICE 0x10008000ul
 #define STATUS (*(volatile uint32_t *)(DEVICE + 0x70))
 enum { MAGIC = 0x74726976 };
@@ -30,8 +30,8 @@ static void paging_on(void) {
     flush();
 }
 
-// Puts `lw a0, (a0); ret` so that it begins at OFFSET in the two pages, and
-// returns where that is in the guest's virtual memory.
+// Puts `lw a0, (a0); ret` at OFFSET in the two pages, and returns its virtual
+// address.
 static uint64_t put_code(uint64_t offset) {
     static const uint16_t insts[] = {0x2503, 0x0005, 0x8082};
     for (unsigned i = 0; i < LENGTH(insts); i++)
@@ -99,7 +99,7 @@ static void race(uint64_t other) {
     uint64_t faults = 0, rounds = 0;
     put_code(8), put_code(4094);
     check(run_on(other, unmap, 0), OK, "start hart %ld", other);
-    // Longer where the two harts do not really run at the same time.
+    // This takes longer where the harts do not really run at the same time.
     struct patience p = {PATIENCE * MS, now()};
     for (uint64_t end = now() + 2000 * MS;
          now() < end || ((!faults || faults == rounds) && patient(&p, now()));
@@ -121,7 +121,7 @@ static void race(uint64_t other) {
     stop = true;
     join(other);
     say("%ld rounds, %ld faults\n", rounds, faults);
-    check(faults > 0 && faults < rounds, true, "faults, but not only");
+    check(faults > 0 && faults < rounds, true, "some rounds fault, not all");
     done("race");
 }
 

@@ -1,5 +1,5 @@
-// Storms on the registers of the UART and of the interrupt controller, in which
-// the guest must not lose either for good.
+// Storms on the registers of the UART and of the interrupt controller.  The
+// guest must not lose either of them for good.
 #include "guest.h"
 
 #define W(address) (*(volatile uint32_t *)(address))
@@ -14,7 +14,8 @@ static uint64_t reg(uint64_t offset, uint64_t size) {
     return PLIC + offset + context * size;
 }
 
-// Registers of contexts that are none, or not the guest's, are zeros.
+// Registers of contexts that do not exist, or are not the guest's, read as
+// zero.
 static void test_contexts(uint64_t harts_here) {
     for (uint64_t c = 0; c < 15872; c++) {
         bool ours = c % 2 && c / 2 < harts_here;
@@ -56,12 +57,12 @@ static void test_sources(void) {
     done("sources");
 }
 
-// Claims the UART's interrupt, deals with it and says so.  Was there one?
+// Claims the UART's interrupt, deals with it and completes it.  Was there one?
 static bool claim(void) {
     volatile uint32_t *claim = &W(reg(CONTEXT + CLAIM, 0x1000));
     if (*claim != 10)
         return false;
-    (void)B(UART + 2); // IIR: takes it back
+    (void)B(UART + 2); // reading IIR takes it back
     *claim = 10;
     return true;
 }
@@ -93,8 +94,8 @@ static void test_uart(void) {
     for (uint64_t i = 0; i < 20000; i++) {
         x ^= x << 13, x ^= x >> 7, x ^= x << 17;
         uint64_t r = x >> 20 & 7;
-        if (r != 0 || B(UART + 3) & 0x80)        // no characters
-            B(UART + r) = r == 4 ? x & 0xef : x; // MCR: nor a loop
+        if (r != 0 || B(UART + 3) & 0x80)        // print nothing
+            B(UART + r) = r == 4 ? x & 0xef : x; // MCR: no loopback
         (void)B(UART + (x >> 24 & 7));
     }
     B(UART + 3) = 0x80, B(UART) = 3, B(UART + 1) = 0; // divisor
@@ -103,7 +104,7 @@ static void test_uart(void) {
     done("uart");
 }
 
-// Nobody handles the interrupt: it stays, and the guest still comes forward.
+// Nobody handles the interrupt, so it stays.  The guest must still get on.
 static void test_storm(struct hart *h) {
     uint64_t n = 0;
     W(reg(CONTEXT, 0x1000)) = 0;
@@ -130,18 +131,18 @@ static void steal(struct hart *h) {
 
 static uint64_t ours, in_vain; // claims of this hart, after an interrupt
 static void claim_if_trapped(void) {
-    if (!trapped()) // which has switched it off
+    if (!trapped())
         return;
     *(claim() ? &ours : &in_vain) += 1;
-    csr_set(sie, SEIP);
+    csr_set(sie, SEIP); // trap() has switched it off
 }
 
-// So an interrupt may be gone when we come to claim it, but then we do not see
-// it any longer, and none is lost.
+// So an interrupt may be gone when we come to claim it.  Then it must no longer
+// be shown to us, and none may be lost.
 static void test_thief(uint64_t other) {
     uint64_t rounds = 0;
     volatile uint64_t *theirs = &harts[other].out;
-    take(1); // what may be there
+    take(1); // what may still be there
     run_on(other, steal, 0);
     csr_set(sstatus, SSTATUS_SIE);
     csr_set(sie, SEIP);

@@ -3,8 +3,8 @@
 // specification names, and leave the registers alone.
 #include "guest.h"
 
-// One instruction each, with its address in a0 and operands in a1 and fa1; the
-// label is the instruction's.
+// One instruction each, which accesses the address in a0 and has operands in a1
+// and fa1.  NAME is the label of the instruction itself.
 #define PROBE(name, before, instruction)                                       \
     extern const char name[];                                                  \
     uint64_t run_##name(uint64_t address);                                     \
@@ -74,7 +74,8 @@ static const struct probe cbo[] = {CBO_STORES(STORE_ROW)};
 
 static bool user;
 
-// Runs PROBE at ADDRESS: there must be the trap, with all that belongs to it.
+// Runs PROBE at ADDRESS.  It must trap, and every detail of the trap must be
+// right.
 static void expect(const struct probe *p, uint64_t address) {
     for (uint64_t spie = 0; spie < 2; spie++) { // were interrupts on?
         trapped();
@@ -100,7 +101,8 @@ static void expect(const struct probe *p, uint64_t address) {
     }
 }
 
-// What is nowhere in the guest's machine; most of it is in the host's.
+// Addresses that are empty in the guest's machine, though mostly not in the
+// host's.
 static const uint64_t nowhere[] = {0,
                                    0x1000,
                                    0x100008,
@@ -136,8 +138,8 @@ static void test_nowhere(void) {
     const struct probe fetches = {"fetch", 0, fetch, FETCH};
     for (unsigned i = 0; i < LENGTH(nowhere); i++) {
         for (unsigned j = 0; j < LENGTH(probes); j++)
-            // In the UART's page, which may be read, it is QEMU's bus that
-            // fails an AMO; 7.2's says that it was the load.
+            // The UART's page may be read, so an AMO there fails on QEMU's bus,
+            // and QEMU 7.2 says that the load failed.
             if (nowhere[i] >> 12 != 0x10000 || probes[j].name[0] != 'a')
                 expect(&probes[j], nowhere[i]);
         expect(&fetches, nowhere[i]);
@@ -151,14 +153,13 @@ static void test_nowhere(void) {
     done(user ? "nowhere, VU" : "nowhere, VS");
 }
 
-// Accesses that a device has no register for: all but words in the PLIC and in
-// virtio's, and but words and their halves in the test device; nothing
-// misaligned; neither AMO nor FP anywhere.  The UART takes integers of any
-// width.
+// Accesses that a device does not take.  The PLIC and virtio take words, the
+// test device takes words and halfwords, the UART integers of any width.  None
+// takes a misaligned access, an AMO or a floating-point register.
 static void test_widths(void) {
     static const uint64_t test = 0x100000, uart = 0x10000007, plic = 0xc000008,
                           threshold = 0xc200000, // M-mode's: always an exit
-        status = 0x10008070;                     // slot 7: the entropy
+        status = 0x10008070;                     // slot 7: entropy
     for (unsigned i = 0; i < LENGTH(probes); i++) {
         const struct probe *p = &probes[i];
         bool word = p->run == run_sw || p->run == run_c_sw ||
@@ -170,14 +171,14 @@ static void test_widths(void) {
             expect(p, uart & -8);
         if (p->cause == STORE && p->run != run_sb && p->run != run_c_swsp &&
             p->name[0] != 'a')
-            expect(p, uart); // which is odd
+            expect(p, uart); // an odd address
         bool half = p->run == run_sh || p->run == run_lh || p->run == run_lhu;
         if (!word && !half)
             expect(p, test);
         else if (p->run != run_c_swsp)
             expect(p, test + 1);
         if (p->cause == STORE && !word && p->run != run_amoswap_d)
-            expect(p, plic); // may be read, too: see test_nowhere()
+            expect(p, plic); // its page may be read: see test_nowhere()
         if (!word)           // loads of these are exits, too
             expect(p, threshold), expect(p, status);
         else if (p->run != run_c_swsp)
@@ -187,7 +188,7 @@ static void test_widths(void) {
 }
 
 static void test_optional(const struct probe *p, unsigned n, const char *name) {
-    if (trapped() && this_hart()->trap.cause == ILLEGAL) { // by main()
+    if (trapped() && this_hart()->trap.cause == ILLEGAL) { // in main()
         say("no %s\n", name);
         return;
     }
@@ -208,7 +209,7 @@ int main(uint64_t hart, const char *fdt) {
     (void)hart, (void)fdt;
     csr_set(sstatus, SSTATUS_VS);
     csr_write(scounteren, 7);
-    // The reset of a device: from here on its registers can't be read directly.
+    // Resets a device: from here on, reading its registers is an exit.
     *(volatile uint32_t *)0x10008070 = 0;
     for (user = 0;; user = 1) {
         test_nowhere();

@@ -1,7 +1,7 @@
-// Every SBI call with arguments from the edges, and at random: each is answered
-// by an error of the specification, or by what it was asked for.  Boot
-// argument: harts=N.  With two harts the other one is started somewhere in the
-// noise.
+// Every SBI call, with arguments from the edges and with random ones.  Each
+// must do what it was asked to, or return an error that the specification
+// names.  Boot argument: harts=N.  With two harts, one of these calls starts
+// the other hart at some point.
 #include "guest.h"
 
 static const uint64_t edges[] = {
@@ -15,7 +15,7 @@ static const uint64_t ids[] = {0,    1,    2,    3,        4,   5,      6,
                                7,    BASE, 9,    TIME,     IPI, RFENCE, HSM,
                                DBCN, SRST, 0x11, 0x504d55, -1};
 
-// What ends the run by right, or stops the hart.
+// Calls that rightly end the run, or stop the hart.
 static bool is_end(uint64_t id, uint64_t function, uint64_t a0, uint64_t a1) {
     return (id == SRST && function == 0 && (uint32_t)a0 < 3 &&
             (uint32_t)a1 < 2) ||
@@ -30,7 +30,7 @@ static void call(uint64_t id, uint64_t function, uint64_t a0, uint64_t a1,
         return;
     calls++;
     struct sbiret ret = sbi(id, function, a0, a1, a2, a3, a4);
-    if (id >= 3 && id < 8) { // legacy calls with a mask, which are not there
+    if (id >= 3 && id < 8) { // legacy calls with a mask: not offered
         check(trapped(), false, "legacy %ld mask at %ld traps", id, a0);
         check(ret.error, NOT_SUPPORTED, "legacy %ld mask at %ld", id, a0);
     } else if (id > 8) {
@@ -40,7 +40,7 @@ static void call(uint64_t id, uint64_t function, uint64_t a0, uint64_t a1,
     }
 }
 
-// The buffers of the debug console: inside or INVALID_PARAM.
+// Buffers of the debug console: inside RAM, or the answer is INVALID_PARAM.
 static void test_buffers(void) {
     for (unsigned i = 0; i < LENGTH(edges); i++)
         for (unsigned j = 0; j < LENGTH(edges); j++)

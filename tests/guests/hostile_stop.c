@@ -1,6 +1,7 @@
-// A hart stops and is started again, over and over, while another does what
-// fences all harts: remote fences, and stores that take a device's registers
-// away.  The firmware would wait for ever for a hart that stops just then.
+// A hart stops and is started again, over and over, while another one does what
+// makes all harts fence: remote fences, and stores that take a device's
+// registers away.  If a hart stopped in the firmware just then, the firmware
+// would wait for it for ever.
 #include "guest.h"
 
 static void nothing(struct hart *h) { h->out = 1; }

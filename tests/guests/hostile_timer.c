@@ -1,6 +1,6 @@
-// The timer at its edges, and WFI: in the past, never, just now, very often; a
-// sleep with nothing pending that a later timer ends, whether or not the guest
-// takes interrupts, and one that an interrupt already pending makes no sleep.
+// The timer at its edges: in the past, never, just now, very often.  And WFI:
+// with nothing pending it sleeps until a later timer, whether or not the guest
+// takes interrupts; with an interrupt already pending it does not sleep.
 #include "guest.h"
 
 static const uint64_t past[] = {0, 1, 1000};
@@ -16,7 +16,7 @@ static void test_sleep(bool taken) {
         set(when);
         csr_write(sie, STIP);
         do {
-            wfi(); // may end early, and then is done again
+            wfi(); // may end early; then it is done again
             if (taken)
                 csr_set(sstatus, SSTATUS_SIE);
             csr_clear(sstatus, SSTATUS_SIE);
@@ -25,7 +25,7 @@ static void test_sleep(bool taken) {
         trapped();
         csr_write(sie, 0);
     }
-    for (unsigned i = 0; i < LENGTH(past); i++) { // no sleep
+    for (unsigned i = 0; i < LENGTH(past); i++) { // pending: no sleep
         set(past[i]);
         csr_write(sie, STIP);
         wfi();
@@ -64,7 +64,7 @@ int main(uint64_t hart, const char *fdt) {
     done("sleep");
     test_storm();
     done("storm");
-    // A store to the timer of a CLINT that this machine lacks sets none.
+    // This machine has no CLINT: a store to its timer's address sets no timer.
     set(-1);
     uint64_t *mtimecmp = (uint64_t *)(0x2004000 + 8 * hart);
     trapped();

@@ -1,6 +1,6 @@
-// What a kernel may not do, from VS-mode and VU-mode: the guest's hart has no
-// hypervisor extension, so its instructions and CSRs are illegal ones; page
-// tables outside RAM are access faults of the access that needed them.
+// What a kernel may not do, from VS-mode and VU-mode.  The guest's hart has no
+// hypervisor extension, so that extension's instructions and CSRs are illegal.
+// A page table outside RAM is an access fault of the access that needed it.
 #include "guest.h"
 
 enum { FETCH = 1, ILLEGAL = 2, LOAD = 5, STORE = 7 };
@@ -14,15 +14,15 @@ static void check_trap(const char *what, uint64_t cause, uint64_t pc,
     check(trapped(), true, "%s %s traps", mode, what);
     check(t.cause, cause, "%s %s: scause", mode, what);
     check(t.pc, pc, "%s %s: sepc", mode, what);
-    // QEMU 7.2 tells of some that it was 0, which is allowed
+    // QEMU 7.2 sets stval to 0 for some, which is allowed
     if (cause != ILLEGAL || t.tval)
         check(t.tval, tval, "%s %s: stval", mode, what);
     check(t.sstatus & (SSTATUS_SPP | SSTATUS_SIE), user ? 0 : SSTATUS_SPP,
           "%s %s: sstatus", mode, what);
 }
 
-// QEMU 7.2 says of those that load and store, 10.0 of mret, in stval what it
-// was before; so that is not checked.
+// For those that load and store, QEMU 7.2 leaves stval as it was; QEMU 10.0
+// does so for mret.  So stval is not checked.
 #define LOOSE(x)                                                               \
     x(hlv_b, "hlv.b a1, (a0)") x(hlv_d, "hlv.d a1, (a0)")                      \
         x(hlvx_hu, "hlvx.hu a1, (a0)") x(hlvx_wu, "hlvx.wu a1, (a0)")          \
@@ -101,7 +101,7 @@ static void access_all(const char *what, uint64_t va) {
     asm volatile("ld zero, (%0)" ::"r"(va));
     struct trap t = this_hart()->trap;
     check_trap(what, LOAD, t.pc, va);
-    asm volatile("lw zero, (%0)" ::"r"(va)); // as wide as the device there
+    asm volatile("lw zero, (%0)" ::"r"(va)); // the width of the device
     t = this_hart()->trap;
     check_trap(what, LOAD, t.pc, va);
     asm volatile("sd zero, (%0)" ::"r"(va));
@@ -114,7 +114,7 @@ static void access_all(const char *what, uint64_t va) {
     check_trap(what, FETCH, va, va);
 }
 
-// The device tree's RAM is mapped by the first four entries of the root.
+// The first four entries of the root map the lowest 4 GiB to themselves.
 static void test_walks(void) {
     static const uint64_t out[] = {
         0,       0x1000,       0x100000,  0x20000000, 0x7ffff000,
@@ -130,7 +130,7 @@ static void test_walks(void) {
         asm volatile("sfence.vma" ::: "memory");
         access_all("second table", 5ul * GB + 8);
         access_all("third table", 6ul * GB + 0x3010);
-        if (out[i] != 0xc200000) // a device's page is one
+        if (out[i] != 0xc200000) // which is a device's page
             access_all("page", 6ul * GB + (2 << 20) + 0x800);
         csr_write(satp, 0);
     }

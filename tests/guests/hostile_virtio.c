@@ -1,7 +1,7 @@
-// What a driver can do wrong with a virtqueue, on each queue of each device
-// there is: queues that are no queues never get ready, descriptors and indices
-// that are wrong make the device ask for a reset and not more.  Boot argument
-// race: while another hart rewrites the rings, all the time.
+// What a driver can do wrong with a virtqueue, on each queue of each device.  A
+// queue in the wrong place or of the wrong size never gets ready; a wrong
+// descriptor or index makes the device ask for a reset, and nothing else.  With
+// boot argument race, another hart rewrites the rings all the time.
 #include "guest.h"
 
 enum { MAGIC = 0, ID = 8, DRIVER_FEATURES = 0x20, DRIVER_FEATURES_SEL = 0x24 };
@@ -30,7 +30,7 @@ static void w64(uint64_t reg, uint64_t value) {
     w(reg, value), w(reg + 4, value >> 32);
 }
 
-static uint32_t begin(void) { // the device's status
+static uint32_t begin(void) { // returns the status
     w(STATUS, 0), w(STATUS, 1), w(STATUS, 3);
     w(DRIVER_FEATURES_SEL, 1), w(DRIVER_FEATURES, 1);
     w(DRIVER_FEATURES_SEL, 0), w(DRIVER_FEATURES, 0);
@@ -78,15 +78,15 @@ static void bad_queues(void) {
     never_ready(SIZE, d, a, u + 2);
 }
 
-// The device looks at a queue when it is told to, or, like a network card at
-// the one that it receives with, when it needs one.
+// A device looks at a queue when it is notified.  Some look only when they need
+// a buffer, like a network card at the queue that it receives with.
 static bool late(void) { return (id == 1 && queue == 0) || id == 3; }
 
 static bool asks_for_reset(void) {
     return until(slot[STATUS / 4] & NEEDS_RESET, late() ? 1 : 1000) || late();
 }
 
-// N entries in the ring that begin with HEAD, and what becomes of it.
+// Puts N entries that begin with HEAD into the ring; the device must stop.
 static void stops(const char *what, uint16_t n, uint16_t head) {
     for (unsigned i = 0; i < SIZE; i++)
         avail[2 + i] = head;
@@ -95,21 +95,21 @@ static void stops(const char *what, uint16_t n, uint16_t head) {
     w(NOTIFY, queue);
     check(asks_for_reset(), true, "device %ld queue %ld, %s: NEEDS_RESET",
           (long)id, (long)queue, what);
-    w(NOTIFY, queue); // nothing more is said about it
+    w(NOTIFY, queue); // this says nothing more
     w(ACK, -1);
     w(STATUS, 0);
     check(slot[STATUS / 4], 0, "reset");
 }
 
-// Ready for a wrong DESC[0], after a round of requests that are good enough for
-// any device to be done with.
+// Makes a queue ready in which DESC[0] is wrong, and first has the device
+// finish a round of requests that any device can deal with.
 static void start(uint64_t addr, uint32_t len, uint16_t flags, uint16_t next) {
     begin();
     desc[0] = (struct desc){addr, len, flags, next};
     desc[1] = (struct desc){DATA, 64, NEXT, 0};
     desc[4] = (struct desc){DATA, 64, NEXT, 5};
     desc[5] = (struct desc){DATA + 64, 64, WRITE, 0};
-    desc[SIZE] = desc[65535] = desc[4]; // good, were they in the queue
+    desc[SIZE] = desc[65535] = desc[4]; // good, if they were in the queue
     check(ring(SIZE, (uint64_t)desc, (uint64_t)avail, (uint64_t)used), true,
           "device %ld queue %ld is ready", (long)id, (long)queue);
     w(STATUS, DRIVER_OK);
@@ -148,8 +148,8 @@ static void bad_descriptors(void) {
     start(DATA, 64, 0, 0), stops("index", 65535, 0);
 }
 
-// Makes requests worse and better again, while another hart makes them: an even
-// descriptor and the next are one that any device is done with.
+// Spoils and repairs the requests that another hart makes.  A repaired one is
+// an even descriptor and the next, which any device can deal with.
 static void rewrite(struct hart *h) {
     uint64_t x = 0x2545f4914f6cdd1d + h->in;
     static const uint64_t edges[] = {RAM - 8, RAM_END - 64, RAM, 0, -8ul};
@@ -160,8 +160,8 @@ static void rewrite(struct hart *h) {
         case 0: desc[i].addr = DATA + (x >> 40 & 0xfff); break;
         case 1: desc[i].addr = edges[(x >> 20) % LENGTH(edges)]; break;
         case 2:
-            // What fits into data, or not into RAM.  QEMU 7.2 aborts when its
-            // network card sends less than a header, 12 bytes.
+            // A length that fits into data, or not even into RAM.  QEMU 7.2
+            // aborts when its network card sends less than a header, 12 bytes.
             desc[i].len = 1u << (x >> 25 & 15 ? 4 + (x >> 20 & 31) % 13 : 31);
             break;
         case 3: desc[i].flags = x >> 20 & 3; break;
@@ -221,8 +221,8 @@ int main(uint64_t hart, const char *fdt) {
             done("device");
         }
     }
-    // No wrong buffer was written to; in the race the last 64 bytes may be a
-    // right one.
+    // Nothing may have been written to a wrong buffer; in the race the last 64
+    // bytes may be a right one.
     uint64_t right = argument(fdt, "race") ? 64 : 0;
     for (uint64_t end = RAM_END - 4096; end < RAM_END - right; end++)
         check(*(char *)end, 0, "RAM at %ld", end);

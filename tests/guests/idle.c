@@ -1,6 +1,6 @@
-// Three times a second, in which this hart sleeps: while the other one is
-// stopped; while it is stopped and the PLIC has an interrupt for it; while it
-// runs.  It says when each begins and ends.
+// This hart sleeps for one second, three times: while the other one is stopped;
+// while it is stopped and the PLIC has an interrupt for it; while it runs.  It
+// says when each second begins and ends.
 #include "guest.h"
 
 #define W(address) (*(volatile uint32_t *)(address))

@@ -2,7 +2,7 @@
 // medeleg or without, counters, software interrupts between harts, the timer's
 // halves, the UART's interrupt, and the power switch.
 //
-// It tells what it saw, line by line, and the lines are to be the same on QEMU
+// It prints what it sees, line by line.  The lines must be the same on QEMU
 // with the hypervisor and without it.
 #include "mmode_lib.h"
 
@@ -10,9 +10,9 @@ extern char board_m[], board_s[], board_vectors[];
 enum { MSI = 3, MIP_MSIP = 1 << MSI, MIP_MEIP = 1 << MEI };
 enum { MODE_U = 0, MODE_S = STATUS_MPP_S, MODE_M = STATUS_MPP };
 #define CLINT_MSIP(hart) (CLINT + 4 * (hart))
-#define NOWHERE 0xf0000000ul // behind the RAM
+#define NOWHERE 0xf0000000ul // beyond RAM
 
-// The handlers in mmode_board_asm.S know the order.
+// The handlers in mmode_board_asm.S rely on this order.
 static struct record {
     volatile uint64_t kept[2], cause, pc, tval, status, traps;
     uint64_t *volatile back; // where to go on after an interrupt, or NULL
@@ -40,10 +40,10 @@ static bool soon(volatile uint64_t *count, uint64_t least) {
 
 // --- Exceptions --------------------------------------------------------------
 
-static probe below; // what lower() shall run, on hart 0
+static probe below; // what lower() runs, on hart 0
 
-// In S-mode or U-mode: back to M-mode by a software interrupt, which no medeleg
-// sends elsewhere.
+// Runs in S-mode or U-mode, and goes back to M-mode by a software interrupt,
+// which medeleg can't send elsewhere.
 static _Noreturn void lower(void) {
     below(NOWHERE);
     reg32(CLINT_MSIP(0)) = 1;
@@ -80,15 +80,14 @@ static void exceptions(void) {
                 csr_write(medeleg, delegated[d]);
                 m->traps = s->traps = 0;
                 run_in((uint64_t)mode << 11, probes[i].run);
-                // The interrupt that led back is one of M-mode's.
+                // One of M-mode's traps is the interrupt that led back.
                 bool to_m = m->traps > (mode != 3);
                 struct record *r = to_m ? m : s;
                 print("medeleg %x, %s in %s: %u in M, %u in S", delegated[d],
                       probes[i].name, names[mode], m->traps - (mode != 3),
                       s->traps);
                 if (to_m && mode != 3)
-                    print(
-                        "\n"); // the way back wrote over it: see undelegated()
+                    print("\n"); // overwritten by now: see undelegated()
                 else
                     print(": cause %x, pc +%x, tval %x, from %u\n", r->cause,
                           r->pc - (uint64_t)probes[i].run, r->tval,
@@ -97,7 +96,7 @@ static void exceptions(void) {
     csr_write(medeleg, 0);
 }
 
-// Those from S-mode and U-mode that come to M-mode, one by one: what it sees.
+// Exceptions that come from S-mode and U-mode to M-mode, as M-mode sees each.
 static struct record seen;
 static probe looked_at;
 static void look_at(uint64_t address) {
@@ -120,7 +119,7 @@ static void undelegated(void) {
 
 // --- Interrupts --------------------------------------------------------------
 
-// Interrupt N, which shall be pending in mip and become a trap.
+// Interrupt N: is it pending in mip, and does it become a trap?
 static uint64_t pending[MAX_HARTS], came[MAX_HARTS];
 
 static void take(unsigned n) {
@@ -150,7 +149,7 @@ static void software(void) {
           csr_read(mip));
     reg32(CLINT_MSIP(id)) = 1;
     print("msip set: %u\n", (uint64_t)reg32(CLINT_MSIP(id)));
-    csr_write(mip, 0); // is read-only there
+    csr_write(mip, 0); // MSIP is read-only there
     expect_interrupt("own msip", MSI);
     csr_write(mtvec, board_vectors + 1);
     expect_interrupt("own msip, vectored", MSI);
@@ -184,8 +183,8 @@ static void timer(uint64_t id) {
     print("mip %x\n", csr_read(mip));
 }
 
-// The transmitter is empty, which is a level until IIR is read.  A character in
-// between would raise it anew.
+// The transmitter is empty, which keeps the interrupt up until IIR is read.
+// Printing a character in between would raise it anew.
 static void uart(void) {
     uint64_t context = 2 * hart(); // this hart's M-mode
     reg32(PLIC + 4 * UART_IRQ) = 1;
@@ -206,7 +205,7 @@ static void uart(void) {
 
 // --- Other harts -------------------------------------------------------------
 
-static volatile unsigned turn = -1u; // whose it is
+static volatile unsigned turn = -1u; // which hart's it is
 
 // Waits in wfi for an interrupt that hart 0 sends.
 static void wait_for(unsigned n) {
@@ -245,7 +244,7 @@ static void counters(void) {
           (uint64_t)(csr_read(minstret) > instret));
 }
 
-// mip.STIP: M-mode's own to set, but stimecmp's when menvcfg.STCE says so.
+// mip.STIP: M-mode sets it, unless menvcfg.STCE gives it to stimecmp.
 static void stip(bool sstc) {
     csr_write(mip, SIP_STIP);
     print("STIP set: mip %x\n", csr_read(mip));

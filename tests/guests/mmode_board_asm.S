@@ -1,7 +1,8 @@
-// Trap handlers for mmode_board.c, one for M-mode and one for S-mode, that note
-// the trap in the record at mscratch or sscratch and go on: after an exception
-// behind the instruction, or in the caller if that could not be fetched; after
-// an interrupt with none enabled any more, or where the record's context says.
+// Trap handlers for mmode_board.c, one for M-mode and one for S-mode.  They
+// note the trap in the record at mscratch or sscratch.  After an exception they
+// go on with the next instruction, or in the caller if the instruction could
+// not be fetched.  After an interrupt they disable all interrupts, and go on at
+// the record's context if it has one.
 .option norvc
 .text
 
@@ -52,8 +53,8 @@
     handler board_m, m
     handler board_s, s
 
-// The same for M-mode with mtvec's mode 1: interrupts come to a place of their
-// own, which notes its number.
+// The same for M-mode with mtvec's mode 1: each interrupt comes to an entry of
+// its own, which notes its number.
 .macro entry n
     .balign 4
     j vectored_\n

@@ -6,7 +6,7 @@
 const uint64_t tick_cause = INTERRUPT | SSI;
 const bool uart_reads_isr = false;
 
-// For timervec: room for three registers, where mtimecmp is, the interval.
+// For timervec: room for three registers, mtimecmp's address, the interval.
 static uint64_t scratch[MAX_HARTS][5];
 
 // Priv. 3.2.1: the interrupt is pending until mtimecmp is above mtime.
@@ -34,8 +34,8 @@ void timervec(void);
 
 void tick_acknowledge(void) { csr_clear(sip, SIP_SSIP); }
 
-// A tick before mret would take the place of super_main in mepc,
-// as it would in xv6.  So the first comes later than the others.
+// A tick before mret would overwrite super_main in mepc, as it would in xv6.
+// So the first interval is longer than the others.
 #define FIRST_INTERVAL (30 * INTERVAL)
 
 void start_timer(const void *dtb) {

@@ -1,6 +1,6 @@
 // Checks of M-mode's registers and traps, as far as kernels without firmware
 // use them: each form of each instruction on each register, mret, the timer.
-// The groups after "done" are more than those kernels need.
+// The groups after "done" go beyond what those kernels need.
 #include "mmode_lib.h"
 
 extern char run_routines[], mvec[], svec[], svec_user[];
@@ -10,18 +10,18 @@ extern char user_code[], user_loop[], user_ecall[];
 
 struct area {
     uint64_t in[32], out[32];
-    uint64_t kept[16]; // the caller's
+    uint64_t kept[16]; // the caller's registers
 };
 static struct area areas[MAX_HARTS];
 
-enum { C_ADDI_S1_1 = 0x0485 }; // the compressed neighbours: s1, x9, counts them
+enum { C_ADDI_S1_1 = 0x0485 }; // compressed neighbours, counted by s1 (x9)
 
 static uint8_t *slot(void) {
     return (void *)run_routines + 8192 * hart() + 4092;
 }
 
-// Where the instruction is among its neighbours: in the middle, where its
-// halves are in two pages, or in front of them.
+// Puts the instruction among its neighbours, and returns where: in the middle,
+// so that its halves are in two pages, or in front of them.
 static void *place(uint32_t instruction, bool middle) {
     const uint16_t low = instruction, high = instruction >> 16;
     const uint16_t code[4] = {middle ? C_ADDI_S1_1 : low, middle ? low : high,
@@ -62,9 +62,9 @@ static void check_registers(const char *what) {
 
 enum { CSRRW = 1, CSRRS, CSRRC, CSRRWI = 5, CSRRSI, CSRRCI };
 
-// What may be written to it, and what of that has to read back.  Most fields
-// are WARL: only those are in HOLD that kernels can't do without, and have if
-// the extension is there.
+// WRITE has the bits that may be written, HOLD those of them that must read
+// back.  Most fields are WARL, so HOLD has only fields that kernels can't do
+// without, and that are there if the extension is.
 static const struct csr {
     const char *name;
     unsigned number;
@@ -105,7 +105,7 @@ static uint32_t encode(unsigned number, unsigned form, unsigned rd,
     return number << 20 | rs1 << 15 | form << 12 | rd << 7 | 0x73;
 }
 
-// One instruction; the register has *VALUE before and after.
+// Runs one instruction.  *VALUE is what the register holds, before and after.
 static void check_form(const struct csr *c, unsigned form, unsigned rd,
                        unsigned rs1, uint64_t *value) {
     struct area *a = &areas[hart()];
@@ -115,7 +115,7 @@ static void check_form(const struct csr *c, unsigned form, unsigned rd,
         rs1 = legal(c, rs1) & 31;
     else if (rs1)
         a->in[rs1] = legal(c, a->in[rs1]);
-    // The neighbour in front adds to s1 before it is read.
+    // The neighbour in front adds to s1 before the instruction reads it.
     if (middle && rs1 == 9 && !immediate)
         a->in[9]--;
     place(encode(c->number, form, rd, rs1), middle);
@@ -161,7 +161,7 @@ static void check_forms(const struct csr *c) {
             continue;
         unsigned rd = r >> 20 & 31, rs1 = read_only ? 0 : r >> 40 & 31;
         check_form(c, form, n % 24 < 6 ? 0 : rd, n % 24 > 17 ? 0 : rs1, &value);
-        if (n % 48 >= 24 && rd) // twice the same register
+        if (n % 48 >= 24 && rd) // the same register twice
             check_form(c, form, rd, read_only ? 0 : rd, &value);
     }
     check_form(c, CSRRS, 10, 0, &value); // csrr
@@ -178,7 +178,7 @@ static void check_pairs(const struct csr *c) {
             check_form(c, CSRRW + (rd + rs1) % 3, rd, rs1, &value);
 }
 
-// Fields that are not what was written.
+// Fields that are views of other registers, or otherwise special.
 static void check_fields(void) {
     csr_write(mcause, INTERRUPT | MTI);
     CHECK("mcause: an interrupt", csr_read(mcause), INTERRUPT | MTI);
@@ -214,10 +214,11 @@ static void check_fields(void) {
 
 // --- Traps -------------------------------------------------------------------
 
-enum { SPIN = 0x6f }; // j ., a loop without registers, until a trap skips it
+enum { SPIN = 0x6f }; // j ., loops using no register, until a trap skips it
 #define SATP_SV39 (8ul << 60)
 #define NEVER (~0ul)
-// What S-mode has at FROM is at TO, and its programs have code USER higher up.
+// S-mode sees at FROM what is at TO, and programs see their code USER bytes
+// higher.
 #define FROM (RAM + 0x400000)
 #define TO (RAM + 0x600000)
 #define USER 0x40000000ul
@@ -225,11 +226,11 @@ enum { SPIN = 0x6f }; // j ., a loop without registers, until a trap skips it
 static struct state {
     // The last trap to M-mode, and how many there were.
     volatile uint64_t mcause, mepc, mstatus, traps, late, mip;
-    volatile uint64_t user_mepc, user_mstatus; // of the last out of U-mode
-    volatile uint64_t again; // at least so many more timer interrupts,
-    bool raise, leave;       // then: raise SSIP; go to where go() was called
-    bool exceptions;         // they are expected
-    volatile bool done;      // the handler is at its end
+    volatile uint64_t user_mepc, user_mstatus; // of the last from U-mode
+    volatile uint64_t again; // take at least this many more timer interrupts
+    bool raise, leave;  // raise SSIP; when those are over, return from go()
+    bool exceptions;    // exceptions are expected
+    volatile bool done; // the handler has finished
     context_t back;
     // The last trap to S-mode.
     volatile uint64_t scause, sepc, sstatus, a0;
@@ -267,7 +268,7 @@ void m_trap(void) {
     if (s->mcause == (INTERRUPT | MTI)) {
         uint64_t pa = mepc >= RAM + USER ? mepc - USER : mepc;
         bool spins = *(volatile uint32_t *)(pa & ~3ul) == SPIN;
-        // The last one is to end a loop, which may not have begun yet.
+        // The last one has to end a loop, which may not have begun yet.
         if (s->again && (spins || s->again > 1))
             s->again--;
         if (s->again) {
@@ -288,7 +289,7 @@ void m_trap(void) {
     if (s->raise) {
         csr_write(sip, SIP_SSIP);
         s->mip = csr_read(mip);
-        // With SIE = 1, too, S-mode's interrupts wait for mret (Priv. 3.1.6.1).
+        // Even with SIE = 1, S-mode's interrupts wait for mret (Priv. 3.1.6.1).
         for (unsigned i = 0; i < 100; i++)
             asm volatile("nop");
     }
@@ -320,12 +321,12 @@ static _Noreturn void leave(void) {
 
 _Noreturn void s_from_user(uint64_t a0) {
     struct state *s = &state[hart()];
-    s->a0 = a0; // tp is left alone by the program
+    s->a0 = a0; // hart() works: the program leaves tp alone
     s_trap();
     leave();
 }
 
-// mret to TO in the mode MPP; comes back when that has called leave().
+// mret to TO in the mode MPP; returns when the code there has called leave().
 static void go(uint64_t mpp, uint64_t mpie, uint64_t to) {
     if (save(state[hart()].back))
         return;
@@ -363,13 +364,13 @@ static void check_mret(void) {
     CHECK("mret, MPIE = 0", mret_to_m(0) & fields, STATUS_MPIE);
     CHECK("mret, MPIE = 1", mret_to_m(STATUS_MPIE) & fields,
           STATUS_MPIE | STATUS_MIE);
-    csr_write(mscratch, 5); // so it still is M-mode
+    csr_write(mscratch, 5); // so this is still M-mode
     CHECK("mret to M: mscratch", csr_read(mscratch), 5);
     csr_write(mscratch, m_stacks[hart() + 1]);
 }
 
-// Executes a write to a CSR that lets the pending interrupt come, which has to
-// be at the next instruction (Priv. 3.1.9).
+// Writes to a CSR so that the pending interrupt can come.  It has to come at
+// the next instruction (Priv. 3.1.9).
 #define CHECK_TRAP_AFTER(what, instruction, operand)                           \
     ({                                                                         \
         uint64_t next_, traps_ = s->traps;                                     \
@@ -411,7 +412,7 @@ static void check_timer(void) {
     CHECK("mip: MTIP is read-only", csr_read(mip) & MIP_MTIP, MIP_MTIP);
     pass(INTERVAL / 20);
     CHECK("no trap with MIE = 0", s->traps, 0);
-    asm volatile("wfi"); // is over at once
+    asm volatile("wfi"); // ends at once
     CHECK("no trap after wfi with MIE = 0", s->traps, 0);
 
     CHECK_TRAP_AFTER("MIE set", "csrs mstatus, %1", STATUS_MIE);
@@ -429,7 +430,7 @@ static void check_timer(void) {
     CHECK_TRAP_AFTER("mret with MPIE = 1",
                      "csrw mepc, %0\ncsrw mstatus, %1\nmret", to_m);
 
-    // Five of them, while no register may change.
+    // Five timer traps, over which no register may change.
     s->again = 5;
     timer(mtime());
     random_registers();
@@ -597,7 +598,7 @@ static void check_u_mode(void) {
     CHECK("U-mode: the ecall's sepc", s->sepc, (uint64_t)user_ecall + USER);
     CHECK("U-mode: the ecall's SPP", s->sstatus & STATUS_SPP, 0);
     CHECK("U-mode: registers over timer traps", s->a0, 0);
-    // The one before leave()'s came out of U-mode.
+    // The last trap before the one that leave() causes came from U-mode.
     CHECK("U-mode: mepc", s->user_mepc, (uint64_t)user_loop + USER);
     CHECK("U-mode: MPP, MPIE, MIE",
           s->user_mstatus & (STATUS_MPP | STATUS_MPIE | STATUS_MIE),
@@ -606,7 +607,7 @@ static void check_u_mode(void) {
 
 // --- More than teaching kernels need -----------------------------------------
 
-// Bits that the specification has read-only, and QEMU 7.2 has not.
+// Bits that are read-only in the specification, but not in QEMU 7.2.
 static void group_warl(void) {
     csr_write(mepc, RAM + 0x1235); // Priv. 3.1.14
     CHECK("mepc: bit 0 is 0", csr_read(mepc), RAM + 0x1234);
@@ -632,8 +633,8 @@ static void group_pmp(void) {
     CHECK("pmpcfg0, all of it", csr_read(pmpcfg0), 0xf);
 }
 
-// S-mode's registers in M-mode: satp reads and writes as in S-mode and does not
-// translate, sstatus.SIE is mstatus.SIE and lets no interrupt come.
+// S-mode's registers in M-mode: satp can be read and written as in S-mode, but
+// does not translate; sstatus.SIE is mstatus.SIE, but lets no interrupt come.
 static void group_views(void) {
     csr_set(mstatus, STATUS_SIE);
     CHECK("sstatus: SIE as set in mstatus", csr_read(sstatus) & STATUS_SIE,
@@ -714,7 +715,7 @@ _Noreturn void start(const void *dtb) {
     for (const struct csr *c = csrs; c->name; c++) {
         struct csr with = *c;
         if (!sstc && (c->number == 0x306 || c->number == MENVCFG))
-            with.write = with.hold = 0; // nothing needs it then
+            with.write = with.hold = 0; // without Sstc none needs it
         check_forms(&with);
     }
     check_pairs(&csrs[0]);

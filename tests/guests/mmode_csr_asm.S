@@ -7,9 +7,9 @@
 .endm
 
 // run(area): load all registers from area[0] to area[31], execute the eight
-// bytes of the hart's slot, store all registers to area[32] and on.  One routine
-// for each hart; in each the slot's second halfword is the last of a page, so
-// an instruction there has its two halves in two pages.
+// bytes of the hart's slot, store all registers from area[32] on.  Each hart
+// has a routine of its own.  In each, the slot's second halfword is the last of
+// a page, so an instruction there has its two halves in two pages.
 .text
 .option push
 .option norvc
@@ -54,7 +54,7 @@ run_routines:
 .endr
 .option pop
 
-// The trap to M-mode.  mscratch is where the hart's stack for it begins.
+// The trap to M-mode.  mscratch points to the top of the hart's stack for it.
 .balign 4
 .globl mvec
 mvec:
@@ -75,7 +75,7 @@ mvec:
     ld sp, 16(sp)
     mret
 
-// Traps to S-mode, from S-mode and from U-mode; the latter does not go back.
+// Traps to S-mode, from S-mode and from U-mode; the latter does not return.
 .balign 4
 .globl svec, svec_user
 svec:
@@ -94,8 +94,8 @@ svec_user:
     csrr sp, sscratch
     j s_from_user
 
-// For U-mode: registers with known values wait until a handler in M-mode skips
-// the loop; the ecall tells in a0 whether they changed.
+// For U-mode: fills the registers with known values, and loops until a handler
+// in M-mode skips the loop.  At the ecall a0 is 0 if none of them has changed.
 .balign 4
 .globl user_loop, user_ecall
 user_code:

@@ -122,8 +122,8 @@ void park(void) {
 
 // --- The device tree ---------------------------------------------------------
 
-// Not parsed but searched: a hart's node is named cpu@N, and "sstc" is an
-// extension in a list with "_" or a NUL on both sides.
+// This searches and does not parse: a hart's node is named cpu@N, and "sstc" is
+// an extension in a list with "_" or a NUL on both sides.
 static unsigned find(const char *dtb, const char *text, bool word) {
     const uint8_t *size = (const uint8_t *)dtb + 4; // big-endian
     const char *end = dtb + (size[1] << 16 | size[2] << 8 | size[3]) - 5;

@@ -67,7 +67,7 @@ enum { LSR_RX_READY = 1, LSR_TX_IDLE = 1 << 5 };
 
 // --- mmode_entry.S -----------------------------------------------------------
 
-// As setjmp and longjmp, which would want floating point.
+// Like setjmp and longjmp, which would need floating point.
 typedef uint64_t context_t[14];
 int save(context_t c) __attribute__((returns_twice));
 _Noreturn void resume(context_t c);
@@ -77,8 +77,7 @@ _Noreturn void resume(context_t c);
 struct lock {
     volatile int taken;
 };
-// The owner takes no interrupts in S-mode; what M-mode's handlers do needs
-// none.
+// The owner takes no interrupts in S-mode; M-mode's handlers need no lock.
 uint64_t acquire(struct lock *l);
 void release(struct lock *l, uint64_t before);
 
@@ -99,15 +98,16 @@ void uart_put(char c);
 bool check(const char *file, int line, const char *what, uint64_t got,
            uint64_t want);
 
-extern unsigned harts; // how many start, once hart 0 has been told
+extern unsigned harts; // how many, once hart 0 has read the device tree
 unsigned dtb_harts(const void *dtb);
 bool dtb_has_sstc(const void *dtb);
-void barrier(void); // all harts have to come here
+void barrier(void); // waits until all harts are here
 
-// The last line of a group of checks.  Only "done" is asked for by all tests.
+// Prints the last line of a group of checks.  Only "done" has to pass in all
+// tests.
 void summary(const char *group);
 _Noreturn void park(void);
-_Noreturn void stop(void); // after a FAIL that nothing can come after
+_Noreturn void stop(void); // after a FAIL, if nothing can go on
 
 uint64_t *root_table(void);
 void map(uint64_t *root, uint64_t va, uint64_t pa, uint64_t size,

@@ -1,5 +1,5 @@
-// The newer way to a timer in S-mode, xv6's since 2024: M-mode allows it the
-// use of stimecmp (extension Sstc) and is never entered again.
+// The newer way to a timer in S-mode, xv6's since 2024: M-mode lets it use
+// stimecmp (extension Sstc) and is never entered again.
 #include "mmode_super.h"
 
 const uint64_t tick_cause = INTERRUPT | STI;

@@ -10,14 +10,14 @@
 extern char trampoline[], uservec[], userret[], kernelvec[];
 extern char user_begin[], user_end[];
 
-// What this hart has seen.
+// What each hart has seen.
 static struct seen {
     volatile uint64_t ticks;      // in all,
     volatile uint64_t user_ticks; // those that came from U-mode,
-    volatile uint64_t ecalls;     // and what else it did
+    volatile uint64_t ecalls;     // and the other traps from there
     volatile uint64_t faults[16]; // by cause
-    volatile uint64_t disk, uart; // external interrupts that were for this hart
-    volatile uint64_t none;       // and those that another was quicker to claim
+    volatile uint64_t disk, uart; // external interrupts that it claimed
+    volatile uint64_t none;       // and those that another hart claimed first
 } seen[MAX_HARTS];
 
 static uint64_t mtime(void) { return reg64(CLINT_MTIME); }
@@ -86,7 +86,7 @@ static void uart_start(void) {
     }
 }
 
-// For what programs write: it is the interrupt that empties the buffer.
+// For what programs write: the UART's interrupt empties the buffer.
 static void uart_write(char c) {
     uint64_t before;
     for (;;) {
@@ -180,7 +180,7 @@ static struct {
     volatile struct used *used;
     uint16_t used_index;
     bool taken[QUEUE];             // descriptors in use
-    struct request request[QUEUE]; // by a chain's first descriptor, as these:
+    struct request request[QUEUE]; // by a chain's first descriptor, and so are:
     volatile uint8_t status[QUEUE];
     volatile bool done[QUEUE];
 } disk;
@@ -200,8 +200,8 @@ static void disk_init(void) {
     virtio(VIRTIO_STATUS) = status |= ACKNOWLEDGE;
     virtio(VIRTIO_STATUS) = status |= DRIVER;
 
-    // Only the features below 32, without selecting them; so VIRTIO_F_VERSION_1
-    // is not among them.  virtio 2.2.3 would like it to be, QEMU does not mind.
+    // Only features 0 to 31, as no others are selected; so VIRTIO_F_VERSION_1
+    // is not among them.  virtio 2.2.3 asks for it, but QEMU does not mind.
     uint32_t features = virtio(VIRTIO_DEVICE_FEATURES);
     // Not these: read-only, SCSI commands, write cache, more queues, any
     // layout, indirect descriptors, event indexes.
@@ -237,8 +237,8 @@ static bool three_descriptors(unsigned index[3]) {
     return n == 3;
 }
 
-// Gives the request to the device and sleeps until the interrupt.  Two at a
-// time have room in the queue; other harts wait.
+// Gives the request to the device and sleeps until the interrupt.  The queue
+// has room for two at a time; other harts wait.
 static void disk_transfer(bool write, uint64_t block, void *data) {
     unsigned i[3];
     for (;;) {
@@ -264,7 +264,7 @@ static void disk_transfer(bool write, uint64_t block, void *data) {
     virtio(VIRTIO_QUEUE_NOTIFY) = 0;
     release(&disk.lock, STATUS_SIE);
     while (!disk.done[i[0]])
-        asm volatile("wfi"); // or a tick ends it, where another hart was told
+        asm volatile("wfi"); // a tick also ends it, if another hart was told
     acquire(&disk.lock);
     CHECK("disk: status of the request", disk.status[i[0]], 0);
     for (unsigned n = 0; n < 3; n++)
@@ -275,7 +275,7 @@ static void disk_transfer(bool write, uint64_t block, void *data) {
 static void disk_interrupt(void) {
     seen[hart()].disk++;
     uint64_t before = acquire(&disk.lock);
-    // First this: a request that is done after the loop interrupts again.
+    // This comes first, so that a request done after the loop interrupts again.
     virtio(VIRTIO_INTERRUPT_ACK) = virtio(VIRTIO_INTERRUPT_STATUS) & 3;
     __sync_synchronize();
     while (disk.used_index != disk.used->index) {
@@ -375,9 +375,9 @@ static void user_call(struct process *p) {
     case SYS_WRITE: {
         const uint64_t *pte = walk(p->root, regs[A0]);
         const char *text = (char *)(*pte >> 10 << 12 | (regs[A0] & (PAGE - 1)));
-        static struct lock line; // the text's, so that it stays together
+        static struct lock line; // keeps the text together
         acquire(&line);
-        interrupts_on(); // which empty the buffer
+        interrupts_on(); // they empty the buffer
         while (*text)
             uart_write(*text++);
         interrupts_off();
@@ -425,7 +425,7 @@ static void user_trap(void) {
         if (stval == USER_LAZY)
             CHECK("load fault: scause", scause, CAUSE_LOAD_PAGE);
         else // an AMO.  Priv. 3.1.15 wants a store's fault, but QEMU 7.2 with
-             // one hart makes it of a load and a store, and the first fails.
+             // one hart makes a load and a store of it, and the load fails.
             CHECK("AMO fault: stval", stval, USER_LAZY + PAGE);
         *user_page(p, stval, PTE_R | PTE_W) = stval;
         break;
@@ -533,8 +533,8 @@ static void check_disk(void) {
           (uint64_t)hart(), sum);
 }
 
-// No tick comes too early, however late they are: the CLINT's handler adds
-// the interval to mtimecmp, Sstc's to the time.
+// Ticks may come late, but never early: the CLINT's handler adds the interval
+// to mtimecmp, Sstc's adds it to the time.
 static void check_rate(void) {
     uint64_t ticks = seen[hart()].ticks, now = mtime();
     uint64_t most = now < first_tick[hart()]
@@ -543,7 +543,7 @@ static void check_rate(void) {
     CHECK("ticks: no more than intervals", ticks <= most, 1);
 }
 
-// For three intervals at least; more if others are at work on the machine.
+// Waits for at least three intervals, and for more if the machine is busy.
 static void wait_for_pending(uint64_t bit) {
     static int hidden;
     uint64_t start = mtime();
@@ -551,14 +551,14 @@ static void wait_for_pending(uint64_t bit) {
     while (mtime() - start < 3 * INTERVAL ||
            (!(csr_read(sip) & bit) && !hidden && patient(&p, mtime())))
         ;
-    // QEMU before 8.2 does not show STIP in vsip, so it is the test that knows
-    // whether this is a failure.
+    // QEMU before 8.2 does not show STIP in vsip.  test_mmode.py knows whether
+    // that makes this a failure.
     if (!(csr_read(sip) & bit) &&
         !__atomic_exchange_n(&hidden, 1, __ATOMIC_RELAXED))
         print("hidden: a tick that is pending is not in sip\n");
 }
 
-// One that is pending comes when it may.
+// Does a pending tick come when it may?
 static bool comes_after(uint64_t before) {
     struct patience p = {300 * INTERVAL, mtime()};
     while (seen[hart()].ticks == before)
@@ -575,13 +575,13 @@ static void check_ticks(void) {
     for (uint64_t until = s->ticks + 3; s->ticks < until;)
         ; // while it runs
 
-    // With interrupts off they wait, however many, and come as one.
+    // With interrupts off ticks wait, and come as one, however many there are.
     uint64_t bit = 1ul << (tick_cause & 63), before;
     interrupts_off();
     before = s->ticks;
     wait_for_pending(bit);
     CHECK("ticks: none with SIE = 0", s->ticks, before);
-    asm volatile("wfi"); // Priv. 3.3.3: ends for what is pending, SIE or not
+    asm volatile("wfi"); // Priv. 3.3.3: ends if one is pending, SIE or not
     CHECK("ticks: none after wfi", s->ticks, before);
     interrupts_on();
     CHECK("ticks: the pending one comes", comes_after(before), 1);
@@ -596,8 +596,8 @@ static void check_ticks(void) {
     check_rate();
 }
 
-// M-mode's registers are illegal here (Priv. 2.1), and no instruction is played
-// by mistake.
+// M-mode's registers are illegal here (Priv. 2.1), and the hypervisor must not
+// play one of these instructions by mistake.
 #define CHECK_ILLEGAL(instruction)                                             \
     ({                                                                         \
         volatile typeof(*expected) *e = &expected[hart()];                     \
@@ -630,7 +630,7 @@ static void check_ad(void) {
     CHECK("A of a page with code", *pte & PTE_A, PTE_A);
 #ifdef NO_AD
     CHECK("D of a page with code", *pte & PTE_D, 0);
-    // A load sets A alone, a store D, too.
+    // A load sets A alone, a store sets D as well.
     volatile uint64_t *page = alloc_page();
     pte = walk(kernel_root, (uint64_t)page);
     *pte &= ~(uint64_t)(PTE_A | PTE_D);

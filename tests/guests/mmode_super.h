@@ -20,8 +20,8 @@
 void start_timer(const void *dtb);
 extern uint64_t first_tick[MAX_HARTS];
 
-// Called in S-mode by the trap handler: the scause of a tick, and what is to be
-// done for the next one to come.
+// For the trap handler in S-mode: the scause of a tick, and what it has to do
+// so that the next one comes.
 extern const uint64_t tick_cause;
 void tick_acknowledge(void);
 

@@ -22,8 +22,8 @@ kernelvec:
     sret
 
 // A trap out of a program, and the way back.  Both change satp, so they are on
-// a page that is at TRAMPOLINE in all page tables.  sscratch has the address of
-// the program's struct trapframe meanwhile.
+// a page that is at TRAMPOLINE in all page tables.  While the program runs,
+// sscratch has the address of its struct trapframe.
 .section .trampoline, "ax"
 .globl trampoline, uservec, userret
 trampoline:
@@ -55,11 +55,11 @@ userret:
     csrrw a0, sscratch, a0
     sret
 
-// The program.  Its page is copied for each hart to address 0, followed by a
-// page of data (the stack, and at its beginning what the kernel tells), one
-// that can only be read until it is written to, and one that is not there until
-// it is used.  a7 of an ecall is one of SYS_...; CHECKed is what the kernel has
-// been told by SYS_CHECK.
+// The program.  Each hart has a copy of its page at address 0.  Behind that are
+// a page of data (the stack, and at its beginning a count from the kernel), one
+// that is read-only until it is written to, and one that is not there until it
+// is used.  An ecall has one of SYS_... in a7; with SYS_CHECK the kernel
+// compares a0 and a1.
 #define DATA 0x1000
 #define READ_ONLY 0x2000
 #define LAZY 0x3000
@@ -115,7 +115,7 @@ user_begin:
     expect s2, DATA
     expect ra, 1
 
-    // Page faults.  The data that the kernel puts there is the address.
+    // Page faults.  The kernel puts each page's own address at its beginning.
     li s0, READ_ONLY
     ld s1, 0(s0)
     expect s1, READ_ONLY

@@ -1,10 +1,10 @@
 // Drivers that ask for no more than they need.  Boot arguments:
 //
-//   words=1    they write the word of features that has VERSION_1, and not the
-//              other; words=2: they write both, the other as 0
+//   words=1    they write only the word of features that has VERSION_1
+//   words=2    they write both words, the other one as 0
 //
-// The entropy device, and if there is one the network card (-n), must work for
-// them: after a reset, without a word about the queue, and for long.
+// The entropy device must work for them, and so must the network card if there
+// is one (-n): after a reset, without writing QueueSel, and for a long time.
 #include "guest.h"
 
 enum {
@@ -29,7 +29,7 @@ static volatile struct queue {
 } queues[3] __attribute__((aligned(4096)));
 
 static volatile uint32_t *slot;
-static uint64_t words, silent; // silent: notifications that were not wanted
+static uint64_t words, silent; // silent: times no notification was wanted
 
 static uint32_t get(uint64_t reg) { return slot[reg / 4]; }
 static void set(uint64_t reg, uint32_t value) { slot[reg / 4] = value; }
@@ -153,8 +153,8 @@ static void network(void) {
             give(receive, 0);
     }
     done("answers");
-    // A second one right behind the first: the device is at it and wants no
-    // notification.
+    // A second packet right behind the first: the device is still at work and
+    // wants no notification.
     for (uint64_t round = 0; round < 20000; round++) {
         give(transmit, 1);
         give(transmit, 1);

@@ -1,6 +1,6 @@
-// How long a guest waits for what should come.  Only the time counts in which
-// its hart runs: on a busy machine it often does not, for milliseconds, and
-// what it waits for does not get on then, either.
+// How long a guest waits for what should come.  Only time in which its hart
+// runs counts.  On a busy machine a hart often stands still for milliseconds,
+// and so does what it waits for.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,7 +12,7 @@ struct patience {
     uint64_t left, last; // ticks; the time of the last look
 };
 
-// Is there some left at the time NOW?
+// Is any patience left at the time NOW?
 __attribute__((unused)) static bool patient(struct patience *p, uint64_t now) {
     uint64_t passed = now - p->last < GAP ? now - p->last : GAP;
     p->last = now;

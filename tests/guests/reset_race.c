@@ -1,6 +1,6 @@
-// One hart resets the machine while another one starts a third, over and over:
-// who was started before the reset has to be stopped, too, and who was not must
-// not run any more.  The third types Q until then.
+// One hart resets the machine while another one starts a third, over and over.
+// If the third was started before the reset, it has to be stopped, too; if it
+// was not, it must not start any more.  While it runs it types Q.
 #include "guest.h"
 
 static volatile bool go;

@@ -1,22 +1,22 @@
-// Is what is below us an SBI 2.0?  Written against the specification, whose
-// chapters are named; boot arguments:
+// Is the SBI below us really 2.0?  Written from the specification, whose
+// chapters are named.  Boot arguments:
 //
 //   harts=N      there are harts 0 to N-1
 //   srst=T,R     instead of the checks: a system reset of type T for reason R
-//   all=1        by all harts but the one that booted, at once
-//   high=1       with bits set above the 32 that type and reason have
+//   all=1        the same by all harts but the one that booted, at once
+//   high=1       the same with bits set above the 32 of type and reason
 //   forgets=1    don't count on the timer interrupts of QEMU 7.2, see forgets()
 //   legacy=8     instead of the checks: a legacy shutdown
 //   gentle       no addresses outside of RAM, which OpenSBI hangs on
 //
-// It shall be typed at when it says so, with a "!" at the end.
+// When it says so, type something that ends with "!".
 #include "guest.h"
 
 static uint64_t harts_here; // how many
 static uint64_t me;         // the hart that runs main(), which can be any
 static const char *arguments;
 
-static const uint64_t STOP = -1; // for struct hart's in: run() shall return
+static const uint64_t STOP = -1; // in struct hart's in: run() has to return
 
 // Legacy calls have no function, and the answer is in a0 alone.
 #define legacy(extension, ...) (sbi(extension, 0x1e6ac4, ##__VA_ARGS__).error)
@@ -74,11 +74,11 @@ static void test_base(void) {
 
 // --- "Timer Extension" -------------------------------------------------------
 
-// Does QEMU 7.2 run several harts?  A timer's end that it has under way then
-// may come after the timer was set anew, or be lost until the next VM exit.
+// Does QEMU 7.2 run several harts?  Then an old timer's interrupt may still
+// come after the timer was set anew, or be lost until the next VM exit.
 static bool forgets(void) { return argument(arguments, "forgets=1"); }
 
-// Leaves to the hypervisor, with a call that is of no interest.
+// Makes a VM exit, by a call whose answer does not matter.
 static void remind(void) {
     register uint64_t a7 asm("a7") = BASE, a6 asm("a6") = 0;
     if (forgets())
@@ -97,7 +97,7 @@ static void set_timer(bool old, uint64_t when) {
     check(error, OK, "set_timer");
 }
 
-// The order is: first look whether it is pending, then at the time.
+// Always looks first whether it is pending, and then at the time.
 static void test_timer(struct hart *h) {
     static const uint64_t never[] = {-1ul, -2ul, 1ul << 63, (1ul << 63) - 1};
     for (int old = 0; old < 2; old++) {
@@ -157,7 +157,7 @@ static void test_time(void) {
 static volatile uint64_t ipis[MAX_HARTS];
 static uint64_t ipis_before[MAX_HARTS];
 
-// Takes IPIs; h->in is 1 to wait for them in WFI, which they must end.
+// Takes IPIs.  If h->in is 1, waits for them in WFI, which they must end.
 static void take_ipis(struct hart *h) {
     csr_write(sie, SSIP);
     h->out = 1;
@@ -199,7 +199,7 @@ static uint64_t ipis_of(uint64_t hart) {
     return ipis[hart];
 }
 
-// An IPI reaches the harts in SET, once, and no other.
+// An IPI reaches the harts in SET, once each, and no others.
 static void check_ipis(uint64_t set, const char *how, long mask, long base) {
     for (uint64_t i = 0; i < harts_here; i++)
         if (set >> i & 1)
@@ -260,8 +260,8 @@ static void test_ipi(void) {
         stop_others();
         send_ipi(1 << me, 0, 1 << me);
     }
-    // "all available harts" when the others are stopped; they may or may not
-    // find it when they start
+    // "all available harts" while the others are stopped: these may or may not
+    // find the IPI when they start
     send_ipi(0, -1, 1 << me);
     check_bad_masks(IPI, 0);
     csr_clear(sip, SSIP); // a bad mask can name good harts, too
@@ -272,7 +272,8 @@ static void test_ipi(void) {
 
 // --- "RFENCE Extension" ------------------------------------------------------
 
-// Sv39: all as it is below 4 GiB, but for some pages of 4 KiB at PAGES.
+// Sv39: addresses below 4 GiB stay as they are, except for pages of 4 KiB at
+// PAGES.
 #define PAGE 4096ul
 #define PAGES 0x40000000ul
 enum {
@@ -320,7 +321,7 @@ static void write_code(int value) {
 
 enum { READ = 1, RUN };
 
-// Reads its page, or runs the code, when h->in tells.
+// Reads its page, or runs the code, when h->in says so.
 static void use(struct hart *h) {
     volatile uint64_t *page = (void *)(PAGES + h->a0 * PAGE);
     paging_on();
@@ -346,8 +347,8 @@ static uint64_t used(uint64_t hart, uint64_t what) {
     return harts[hart].out;
 }
 
-// The ways to tell the harts in MASK that the page at VA has changed.  All but
-// the eighth and ninth are good for the whole address space, too.
+// The ways to tell the harts in MASK that the page at VA has changed.  Ways 8
+// and 9 name a part of the page, all others at least the whole page.
 static long fence_page(int way, uint64_t mask, uint64_t va) {
     const uint64_t size = PAGE;
     switch (way) {
@@ -424,7 +425,7 @@ static void test_rfence(void) {
     csr_clear(sip, SSIP);
     for (long f = 0; f < 3; f++)
         check_bad_masks(RFENCE, f);
-    for (long f = 3; f < 8; f++) // 3 to 6 are for those who have H
+    for (long f = 3; f < 8; f++) // 3 to 6 are for harts with H
         check(sbi(RFENCE, f, 1 << me, 0, 0, 0, 0).error, NOT_SUPPORTED,
               "function %ld", f);
     check(ipi_pending(), false, "SSIP after remote fences");
@@ -433,7 +434,7 @@ static void test_rfence(void) {
 
 // --- "Hart State Management Extension" ---------------------------------------
 
-// Checks how H came in, see "HSM Hart Start Register State".
+// Checks the registers that H began with: "HSM Hart Start Register State".
 static void check_entry(struct hart *h, uint64_t opaque) {
     long hart = h - harts;
     check(h->a0, hart, "a0 of hart %ld", hart);
@@ -460,7 +461,7 @@ static void resume(struct hart *h) {
     __builtin_longjmp(jump, 1);
 }
 
-// Suspends this hart, which something must wake.
+// Suspends this hart; something has to wake it.
 static bool suspend_non_retentive(uint64_t type, uint64_t opaque) {
     struct hart *h = this_hart();
     h->run = resume;
@@ -541,7 +542,7 @@ static void test_suspend(void) {
     for (unsigned i = 0; i < LENGTH(reserved); i++)
         check(sbi(HSM, HART_SUSPEND, reserved[i], entry, 0).error,
               INVALID_PARAM, "hart_suspend %ld", (long)reserved[i]);
-    // Of platforms' own types 2.0 does not say which error it is.
+    // SBI 2.0 does not say which error platform-specific types return.
     static const uint32_t own[] = {0x10000000, 0x7fffffff, 0x90000000, -1};
     for (unsigned i = 0; i < LENGTH(own); i++) {
         long error = sbi(HSM, HART_SUSPEND, own[i], entry, 0).error;
@@ -559,7 +560,7 @@ static void test_sleeper(uint64_t i, uint64_t type, bool fences) {
     check(harts[i].out, 0, "hart %ld still sleeps", i);
     check(sbi(HSM, HART_START, i, entry, 0).error != OK, true,
           "hart_start of a suspended hart fails");
-    for (long f = 0; fences && f < 3; f++) // a platform may wake it for them
+    for (long f = 0; fences && f < 3; f++) // these may wake it
         check(sbi(RFENCE, f, 0, -1, 0, 0, 0).error, OK,
               "remote fence %ld on a suspended hart", f);
     check(sbi(IPI, 0, 1 << i, 0).error, OK, "IPI to a suspended hart");
@@ -576,7 +577,7 @@ static void test_suspend_others(void) {
             test_sleeper(i, j & 1 ? 1ul << 31 : 0, j & 2);
 }
 
-// Two harts want to start a third; this one does when GO is set.
+// Two harts race to start a third; this one begins when GO is set.
 static volatile uint64_t go, race_target;
 static void race(struct hart *h) {
     h->out = 1;
@@ -658,7 +659,7 @@ static const uint64_t bad_addresses[] = {
     0, 0x10000000, 0x7ffffffc, RAM_END, RAM_END + 0x10000000, 1ul << 56, -4ul,
 };
 
-// Comes last, because where it fails a hart is lost.
+// Comes last, because a hart is lost if this fails.
 static void test_hsm_addresses(void) {
     uint64_t other = (me + 1) % harts_here;
     if (other != me)
@@ -707,7 +708,7 @@ static void reset(struct hart *h) {
         p++;
     reason = p[1] - '0';
     h->out = 1;
-    if (argument(arguments, "high=")) // both have 32 bits
+    if (argument(arguments, "high=")) // type and reason have 32 bits
         reason |= 5ul << 32;
     sbi(SRST, 0, number("srst=") | (reason & ~15ul), reason);
     die("the reset returned");
@@ -738,7 +739,7 @@ static void end(void (*run)(struct hart *h)) {
 static void test_dbcn(void) {
     static const char text[] = "DBCN writes this.\n";
     uint64_t p = (uint64_t)text, n = LENGTH(text) - 1;
-    while (n > 0) { // in parts, if it likes
+    while (n > 0) { // it may do so in parts
         struct sbiret ret = sbi(DBCN, 0, n, p, 0);
         check(ret.error, OK, "write");
         check(0 <= ret.value && ret.value <= (long)n, true, "its value %ld",
@@ -798,7 +799,7 @@ static void test_dbcn(void) {
     done("dbcn");
 }
 
-// No RAM, or not all of it: "Shared memory physical address range parameter".
+// Not RAM, or not all of it: "Shared memory physical address range parameter".
 static void test_dbcn_addresses(void) {
     uint64_t here = (uint64_t)a_page;
     const struct {
@@ -859,8 +860,8 @@ static void test_legacy_console(void) {
     done("legacy console");
 }
 
-// Those with a mask of harts are not there, so the mask does not matter:
-// neither one that names harts, nor one that can't be read.
+// The calls with a mask of harts are not offered, so the mask does not matter,
+// whether it names harts or can't be read.
 static void test_legacy_masks(void) {
     csr_clear(sip, SSIP);
     a_page[0] = 1ul << me;

@@ -1,4 +1,4 @@
-// What the bare-metal guests of the tests can't say in C: how a hart comes in,
+// What the bare-metal guests of the tests can't say in C: how a hart enters,
 // traps, and an SBI call that sees which registers it changes.
 
 #define HART_SHIFT 14           // sizeof(struct hart), see guest.h
@@ -20,9 +20,9 @@ _start: la      t0, bss_start
         j       boot
 
 // A hart that was started, or resumes after a non-retentive suspend: a0 = its
-// number, a1 = opaque.  It notes how it came and runs what harts[a0].run says.
+// number, a1 = opaque.  It notes its registers and calls harts[a0].run.
 entry:  li      t0, MAX_HARTS
-        bgeu    a0, t0, .               // no such hart: it is missed elsewhere
+        bgeu    a0, t0, .               // no such hart: a check misses it
         csrr    t2, satp
         csrr    t3, sstatus
         jal     set_up
@@ -47,14 +47,14 @@ set_up: la      t0, harts
         csrs    sstatus, t1
         ret
 
-        .macro  each_x op, base         // but sp
+        .macro  each_x op, base         // all but sp
         .irp    r, 1,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
         \op     x\r, \base + 8 * \r(sp)
         .endr
         .endm
 
-// On a stack of its own, in the middle of the hart's structure: sp may be what
-// made it trap.
+// On a stack of its own, in the middle of the hart's structure, because a bad
+// sp may be what made the hart trap.
         .balign 4
 trap_entry:
         csrrw   sp, sscratch, sp
@@ -72,8 +72,8 @@ trap_entry:
         ld      sp, 8 * 2(sp)
         sret
 
-// uint64_t user_call(a0 = function, a1 = its argument): down to U-mode, which
-// has the same stack, and back by an ecall that trap() knows.
+// uint64_t user_call(a0 = function, a1 = its argument): calls it in U-mode on
+// the same stack, and comes back by an ecall that trap() knows.
 user_call:
         addi    sp, sp, -16
         sd      ra, (sp)
@@ -91,14 +91,14 @@ user_return:
         ret
 
 // struct sbiret sbi_call(a0, a1, a2, a3, a4, a5, function, extension): the ABI
-// of C puts everything where SBI wants it.  All other registers get patterns,
-// and check_call() compares what they, and CSRs, are before and after.
+// of C puts everything where SBI wants it.  All other registers get patterns.
+// check_call() compares them, and CSRs, before and after.
 #define SNAPSHOT (72 * 8)
 #define BEFORE 256
 #define AFTER (BEFORE + SNAPSHOT)
 #define FRAME (AFTER + SNAPSHOT)
 
-        .macro  snapshot base           // the order is known to check_call()
+        .macro  snapshot base           // check_call() knows the order
         each_x  sd, \base
         .irp    r, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
         fsd     f\r, \base + 256 + 8 * \r(sp)
