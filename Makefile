@@ -13,7 +13,7 @@ MEM      = 1024
 CPUS     = 1
 BOOTARGS = console=ttyS0
 # Where in the guest's RAM its files begin (guest.S).  The kernel is entered there, too.
-# The device tree is in the middle of the RAM, and the initramfs 64 KiB behind it.
+# The device tree is in the middle of the RAM, and the initramfs 64 KiB above it.
 KERNEL_AT = 0x80200000
 DTB_AT    = $(shell echo $$((0x80000000 + ($(MEM) << 19))))
 INITRD_AT = $(shell echo $$(($(DTB_AT) + 0x10000)))
@@ -24,7 +24,7 @@ INITRD_AT = $(shell echo $$(($(DTB_AT) + 0x10000)))
 # -mno-relax            no addresses relative to gp: gp is still the guest's, too
 # -fno-jump-tables      a switch jumps without a table; that would be one more page
 #                       to look up in each exit
-# -fno-tree-loop-...    no loop becomes a call of memcpy, or memcpy would call itself
+# -fno-tree-loop-...    no loop becomes a call to memcpy, or memcpy would call itself
 # -f...-sections        so that hv.ld can put what an exit needs close together
 CFLAGS   = -I. -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-relax \
            -std=gnu11 -O2 -g -ffreestanding -fno-pic -fno-stack-protector \
@@ -113,7 +113,7 @@ readme:
 fuzz-guest:
 	@FUZZ_SECONDS='$(SECONDS)' FUZZ_SEED='$(SEED)' tests/run -k test_fuzz
 
-# Puts one fault after the other into the code: do the tests notice?
+# Puts one fault after another into the code: do the tests notice?
 mutants:
 	@tests/mutants.py
 

@@ -11,6 +11,7 @@
         asm volatile("csrr %0, " #csr : "=r"(value_)::"memory");               \
         value_;                                                                \
     })
+// "rK": a register, or a constant that fits into the instruction
 #define csr_write(csr, v) csr_op_("csrw", csr, v)
 #define csr_set(csr, v) csr_op_("csrs", csr, v)
 #define csr_clear(csr, v) csr_op_("csrc", csr, v)

@@ -31,7 +31,7 @@ void handle_exit(struct vcpu *v) {
     case CAUSE_STORE_GUEST_PAGE_FAULT: step = handle_mmio(v); break;
     case CAUSE_VIRTUAL_INSTRUCTION: step = handle_virtual_instruction(v); break;
     default:
-        // handle_interrupts() deals with an interrupt of ours.  Any other
+        // For an interrupt see handle_interrupts() below.  Any other
         // exception that was not delegated is the guest's to take.
         if (v->mmode && e->cause == CAUSE_ILLEGAL_INSTRUCTION)
             step = handle_illegal_instruction(v);
@@ -48,8 +48,8 @@ void handle_exit(struct vcpu *v) {
         csr_write(vstimecmp, csr_read(vstimecmp));
 }
 
-// Handles a virtual instruction exception: an instruction that HS-mode has and
-// the guest's modes lack.  Returns how far to move the guest's pc.
+// Handles a virtual instruction exception: an instruction that HS-mode may
+// execute, and the guest may not.  Returns how far to move the guest's pc.
 static unsigned handle_virtual_instruction(struct vcpu *v) {
     // stval has the instruction, or 0 if the hart does not tell (Priv.
     // "stval"). If we can't read it either, the guest will fault when it
@@ -57,14 +57,14 @@ static unsigned handle_virtual_instruction(struct vcpu *v) {
     long inst = v->exit->tval ? (long)v->exit->tval : fetch(v->exit->pc, 0);
     if (inst < 0)
         return 0;
-    // From the guest's point of view all but its kernel's WFI are illegal: most
-    // belong to the H extension, which its hart does not have.
+    // All but the kernel's WFI are illegal on the guest's hart: they belong to
+    // H, which it lacks, or to S-mode, and come from the guest's U-mode.
     if (inst != INSTRUCTION_WFI || !(csr_read(sstatus) & SSTATUS_SPP))
         return inject(v, CAUSE_ILLEGAL_INSTRUCTION, inst);
-    // hstatus.VTW makes WFI an exit, so that we can sleep for the guest.  Our
-    // wfi ends when an interrupt of ours or of the guest's is pending and
-    // enabled.  But the interrupts of an emulated M-mode are only in our
-    // variables, so look at those first.
+    // With hstatus.VTW a WFI that would wait is an exit, and we wait for the
+    // guest. Our wfi ends when an interrupt that sie or vsie enables is
+    // pending.  Those of an emulated M-mode are not in the hart, so look at
+    // them first.
     if (!v->mmode || !mmode_pending(v))
         wfi();
     return 4;
@@ -77,7 +77,7 @@ static void handle_interrupts(struct vcpu *v) {
     uint64_t pending = csr_read(sip), enabled = csr_read(sie);
     if (pending & SIP_SSIP) { // an IPI: from the guest, or stop_others()
         csr_clear(sip, SIP_SSIP);
-        fence();       // clear the IPI before we look what it is about
+        fence();       // clear the IPI first, then see what it is for
         if (!v->mmode) // or it tells of a store to the CLINT
             csr_set(hvip, HVIP_VSSIP);
         if (host.resetting) // see stop_others()
@@ -98,8 +98,8 @@ static void handle_interrupts(struct vcpu *v) {
         mmode_interrupt(v);
 }
 
-// A trap out of the hypervisor itself: trap.S comes here.  There is nothing to
-// go back to.  The last exits of each hart may tell how it came about.
+// The hypervisor itself has trapped; trap.S comes here.  There is no way back.
+// The last exits of each hart may tell why.
 _Noreturn void bug_found(void) {
     for (struct vcpu *v = vcpus; v < vcpus + guest.harts; v++)
         for (uint64_t n = v->exits < 4 ? 0 : v->exits - 4; n < v->exits; n++) {

@@ -15,7 +15,7 @@
 
 enum { TOTALSIZE = 1, OFF_DT_STRUCT = 2, OFF_DT_STRINGS = 3 }; // in the header
 enum { FDT_BEGIN_NODE = 1, FDT_PROP = 3, FDT_END = 9 };        // tokens
-enum { SIZE = 1, NAME = 2, VALUE = 3 }; // words of a property, behind its token
+enum { SIZE = 1, NAME = 2, VALUE = 3 }; // words of a property, after its token
 
 static uint32_t be32(uint32_t x) {
     return x >> 24 | (x >> 8 & 0xff00) | (x << 8 & 0xff0000) | x << 24;
@@ -30,8 +30,8 @@ static bool same(const char *a, const char *b) {
     return a[i] == b[i];
 }
 
-// Returns the token behind P.  It may be a word of zeros, the end of a name:
-// that is no token, and nobody minds it.
+// Returns the token after P.  It may also be the word of zeros that ends a
+// name: 0 is no token, and the next call skips it.
 static fdt_prop next(fdt_prop p) {
     if (be32(*p) == FDT_PROP)
         return p + VALUE + (be32(p[SIZE]) + 3) / 4;
@@ -50,7 +50,7 @@ static bool lists(fdt_prop p, const char *string) {
     return s < end;
 }
 
-// Finds the next property NAME behind AFTER, or the first one if AFTER is NULL.
+// Finds the next property NAME after AFTER, or the first one if AFTER is NULL.
 // With a STRING it takes only nodes that have STRING in the list of some
 // property, be it "compatible" or "device_type".  Returns NULL if there is no
 // such property.
@@ -75,8 +75,7 @@ fdt_prop fdt_find(const uint32_t *fdt, fdt_prop after, const char *string,
 }
 
 // Returns number N of REG, a property "reg": 0 is the address of a device, 1
-// its size in bytes.  Each has two words, as on every board with 64-bit
-// addresses.
+// its size in bytes.  Each has two words here, as on QEMU's board.
 uint64_t fdt_number(fdt_prop reg, unsigned n) {
     const uint32_t *words = reg + VALUE + 2 * n;
     return (uint64_t)be32(words[0]) << 32 | be32(words[1]);
@@ -90,7 +89,7 @@ static hpa_t find(const char *name) {
 }
 
 // Tells whether the host's ISA, as "rv64imac_zicsr_zba", has EXTENSION.  That
-// is one letter of the first word, or one of the words behind a "_".
+// is one letter of the first word, or one of the words after a "_".
 bool isa_has(const char *extension) {
     bool letter = !extension[1];
     for (const char *s = host.isa + 4; *s && !(letter && *s == '_'); s++) {
@@ -121,15 +120,17 @@ void find_host(const uint32_t *fdt) {
     if (fdt_find(fdt, ndev, NULL, "riscv,ndev"))
         die("the host has two PLICs, as with two sockets; the guest has one");
     init_memory(fdt_number(ram, 0) + fdt_number(ram, 1), guest.ram_size);
-    // Copy the tree, because it may lie where the guest's RAM is now.
+    // Copy the tree, because it may lie where the guest's RAM is now.  (It does
+    // not lie right after our image, where alloc() begins: QEMU puts it far
+    // up.)
     uint64_t size = be32(fdt[TOTALSIZE]);
     host.fdt = memcpy(alloc(size, 8), fdt, size);
     fdt_prop isa = fdt_find(host.fdt, NULL, NULL, "riscv,isa");
     host.isa = isa ? value(isa) : "rv64";
     if (!isa_has("h"))
         die("this hart has no H extension: start QEMU with -cpu rv64,h=true");
-    // Ask for all of these.  The hart keeps the bits that it has, and that the
-    // firmware has left on.
+    // Ask for all of these.  The hart keeps the bits that it has and the
+    // firmware allows.
     csr_write(henvcfg, HENVCFG_STCE | HENVCFG_PBMTE | HENVCFG_ADUE |
                            HENVCFG_CBZE | HENVCFG_CBCFE | HENVCFG_CBIE_FLUSH);
     host.henvcfg = csr_read(henvcfg);

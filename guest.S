@@ -1,7 +1,7 @@
 // The guest's files, as they are when this is built, and where in its RAM each
 // belongs.  The Makefile passes the names of the files and all the numbers.
 // The device tree and the initramfs begin in the middle of the RAM.  Some
-// kernels copy them to just behind their own end, and that copy must not reach
+// kernels copy them to just after their own end, and that copy must not reach
 // into the original.
 
         .section .guest, "a"

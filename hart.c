@@ -23,15 +23,15 @@ static void init_hart(struct vcpu *v) {
     csr_write(vsatp, 0);
     csr_write(hgatp, HGATP_MODE_SV39X4 | (hpa_t)host.root / PAGE);
     hfence_gvma();
-    // A hart without Sv39x4 ignores this hgatp, and a guest without translation
-    // would own the machine.  A hart may also leave htval 0, and then we could
-    // not tell which device the guest wants.  So try an address where the guest
-    // has nothing: that must fault, and htval must say where.
+    // A hart without Sv39x4 chooses another mode (WARL), and with Bare the
+    // guest would own the machine.  A hart may also leave htval 0, and then we
+    // could not tell which device the guest wants.  So try an address where the
+    // guest has nothing: that must fault, and htval must say where.
     const gpa_t nothing = GUEST_RAM - PAGE;
     if (hlvx_hu(nothing, 0) >= 0 || csr_read(htval) != nothing >> 2)
         die("hart %lx lacks Sv39x4, or leaves htval 0", v->hart);
     plic_init(v);
-    // While V waits, only an IPI ends its wfi.
+    // While V waits, only an IPI is to end its wfi.
     csr_write(sie, SIP_SSIP);
 }
 
@@ -39,7 +39,8 @@ static void init_hart(struct vcpu *v) {
 // it is to begin, and again after the guest's hart_stop.
 //
 // Why not stop in the firmware?  Because a hart is deaf there.  A remote fence
-// that another hart asks for would wait for it for ever (OpenSBI 1.1 to 1.9).
+// that another hart asks for at that moment would wait for it for ever (seen
+// with OpenSBI 1.1 to 1.9).
 _Noreturn void stop_hart(struct vcpu *v) {
     init_hart(v);
     gpa_t pc;
@@ -48,7 +49,7 @@ _Noreturn void stop_hart(struct vcpu *v) {
         do {
             wfi(); // until start_hart() sends an IPI
             csr_clear(sip, SIP_SSIP);
-            fence(); // clear the IPI before we look what it is about
+            fence(); // clear the IPI first, then see what it is for
         } while (!(pc = atomic_exchange(&v->start_pc, 0)));
         // We write state, then read resetting.  stop_others() writes resetting,
         // then reads state.  So at least one of us sees what the other wrote.
@@ -72,7 +73,7 @@ _Noreturn void start_guest(struct vcpu *v, gpa_t pc, uint64_t opaque) {
     csr_write(sepc, pc);
     v->regs[10] = v->hart;
     v->regs[11] = opaque;
-    fence_i(); // load() wrote the code that runs now
+    fence_i(); // load() or another hart may just have written this code
     enter_guest(v);
 }
 
@@ -104,15 +105,15 @@ void stop_others(struct vcpu *v) {
 }
 
 // Makes the guest take exception CAUSE, with TVAL in its stval, as if its own
-// hart had raised it (Priv. "Trap Entry", into VS-mode).  The guest's registers
-// are those with "vs" in their names.  Returns 0, for "do not move the pc": it
-// is at the guest's handler now.
+// hart had raised it (Priv. "Trap Entry", into VS-mode).  The guest's CSRs are
+// those that begin with "vs".  Returns 0, for "do not move the pc": it is at
+// the guest's handler now.
 unsigned inject(struct vcpu *v, uint64_t cause, uint64_t tval) {
     if (v->mmode && mmode_exception(v, cause, tval))
         return 0;
     uint64_t sstatus = csr_read(sstatus), vsstatus = csr_read(vsstatus);
     uint64_t spie = vsstatus & SSTATUS_SIE ? SSTATUS_SPIE : 0;
-    gva_t vector = csr_read(vstvec) & ~3ul; // an exception ignores its mode
+    gva_t vector = csr_read(vstvec) & ~3ul; // without its mode
     if (v->exit->pc == vector)
         say_stuck(v, cause, csr_read(vscause), csr_read(vsepc));
     vsstatus &= ~(SSTATUS_SPP | SSTATUS_SPIE | SSTATUS_SIE);

@@ -10,9 +10,8 @@ struct host host;
 static void boot_machine(struct vcpu *v, const uint32_t *fdt);
 static void load(const struct file *f);
 
-// Each hart comes here from boot.S with its number, HART.  The first one may
-// have any number, because the firmware chooses it.  It gets the host's device
-// tree, FDT.
+// Each hart comes here from boot.S with its number, HART.  The firmware chooses
+// which one is the first, and gives it the host's device tree, FDT.
 _Noreturn void main(uint64_t hart, const uint32_t *fdt) {
     if (guest.harts > MAX_HARTS || hart >= guest.harts)
         die("the guest has %lx harts, this is %lx", guest.harts, hart);
@@ -39,10 +38,10 @@ static void boot_machine(struct vcpu *v, const uint32_t *fdt) {
     finish_guest_fdt(guest_ptr(guest.dtb.gpa, 0));
 
     // Ask the firmware for the other harts, and wait until each is in our
-    // waiting room, where it says HART_STOPPED.  Until then the firmware still
-    // works on it: it would refuse an IPI for that hart, and it may still set
-    // the hart's threshold in the PLIC.  This hart says HART_STOPPED now, so
-    // that it can be started like the others.
+    // waiting room, where it says HART_STOPPED.  Until then the firmware is
+    // still at work there: it may refuse or drop an IPI for that hart, and it
+    // may still set the hart's threshold in the PLIC.  This hart says
+    // HART_STOPPED now, so that it can be started like the others.
     v->state = HART_STOPPED;
     fence(); // the others must see all of the above
     for (uint64_t i = 0; i < guest.harts; i++) {

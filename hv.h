@@ -66,8 +66,8 @@ enum {
 };
 
 // The exceptions that go straight to the guest, without an exit: all that any
-// S-mode kernel handles for itself.  The others are for us: ecall from VS-mode,
-// guest page faults and virtual instructions.
+// S-mode kernel handles for itself.  We take the others, above all ecall from
+// VS-mode, guest page faults and virtual instructions.
 #define HEDELEG                                                                \
     (1 << CAUSE_FETCH_MISALIGNED | 1 << CAUSE_FETCH_ACCESS |                   \
      1 << CAUSE_ILLEGAL_INSTRUCTION | 1 << CAUSE_BREAKPOINT |                  \
@@ -101,7 +101,7 @@ enum {
 enum {
     HSTATUS_SPV = 1 << 7,        // sret leads into a virtual mode
     HSTATUS_SPVP = 1 << 8,       // HLV and HLVX act for VS-mode, not VU-mode
-    HSTATUS_VTW = 1 << 21,       // WFI in VS-mode traps
+    HSTATUS_VTW = 1 << 21,       // WFI in VS-mode is an exit
     HSTATUS_VSXL_64 = 2ul << 32, // VS-mode has 64 bits
 
     HENVCFG_CBIE_FLUSH = 1 << 4, // the guest's cbo.inval works, as a cbo.flush
@@ -161,8 +161,7 @@ enum {
     SBI_SRST_FAILURE = 1,
 };
 
-// --- The machine that the guest sees, as guest.dts describes it to the guest
-// --
+// --- The machine that the guest sees (guest.dts; the CLINT is for M-mode) ----
 
 #define GUEST_TEST 0x00100000ul
 #define GUEST_RTC 0x00101000ul
@@ -190,7 +189,7 @@ extern struct host {
     hpa_t test, rtc; // 0: it has none
     uint64_t *root;  // root of the second stage's page table, Sv39x4
     uint64_t henvcfg;
-    bool sstc;             // its harts compare time with vstimecmp themselves
+    bool sstc;             // its harts have vstimecmp
     _Atomic int booted;    // a hart has begun to set the machine up
     _Atomic int resetting; // all harts but one must stop
 } host;
@@ -213,7 +212,7 @@ struct exit {
     uint64_t time, end; // ticks: when the guest left, and when it went on
     uint64_t cause, pc; // scause; sepc, the guest's instruction that left
     uint64_t tval;      // stval: a guest-virtual address, or the instruction
-    gpa_t gpa;          // htval, and the lowest two bits from stval
+    gpa_t gpa;          // htval, with the lowest two bits of stval
     uint64_t inst;      // of a load or store: htinst, or the code at pc
     uint64_t value;     // of a load or store: what was read or written
     uint64_t call;      // of an SBI call: a7, and the lower half of a6
@@ -238,7 +237,7 @@ extern struct vcpu {
     uint64_t exits;         // number n is in log[n % LOG_LENGTH]
     struct exit log[LOG_LENGTH] __attribute__((aligned(PAGE)));
 } __attribute__((aligned(PAGE))) vcpus[MAX_HARTS];
-// boot.S finds a hart's stack by these numbers, trap.S its registers.
+// boot.S and trap.S have these numbers in their code.
 _Static_assert(!offsetof(struct vcpu, regs) && sizeof(struct vcpu) == 1 << 19 &&
                    offsetof(struct vcpu, log) == PAGE,
                "struct vcpu is not as boot.S and trap.S expect it");
@@ -255,7 +254,7 @@ struct access {
     uint8_t width;    // bytes: 1, 2, 4 or 8
     uint8_t reg;      // the register that the value goes to or comes from
     uint8_t base;     // the register with the address
-    uint8_t low;      // the lowest bits of the offset that is added to it
+    uint8_t low;      // the lowest three bits of its offset
     uint64_t offset;  // from the beginning of the device, aligned to width
     uint64_t value;   // what was read, or what is to be written
 };

@@ -1,10 +1,10 @@
 // Memory: an allocator that only ever gives, the guest's second stage of
-// address translation, and the only door from a guest-physical address in RAM
-// to a pointer.
+// address translation, and guest_ptr(), the only door from the guest's RAM to a
+// pointer of ours.
 
 #include "hv.h"
 
-static hpa_t heap, heap_end; // what alloc() has not given away yet
+static hpa_t heap, heap_end; // what alloc() has not handed out yet
 static char *guest_ram;      // HPA of GUEST_RAM
 static uint64_t guest_ram_size;
 
@@ -27,8 +27,8 @@ void init_memory(hpa_t ram_end, uint64_t size) {
 }
 
 // Returns SIZE bytes of zeros, aligned to ALIGN, a power of two.  Nothing is
-// ever given back, because all that we allocate lives as long as the guest.
-// While the guest runs only virtio.c allocates, and it holds its lock.
+// ever freed: all that we allocate lives as long as the guest. While the guest
+// runs only virtio.c allocates, and it holds its lock.
 void *alloc(uint64_t size, uint64_t align) {
     hpa_t start = (heap + align - 1) & -align;
     if (start > heap_end || size > heap_end - start)
@@ -37,8 +37,9 @@ void *alloc(uint64_t size, uint64_t align) {
     return memset((void *)start, 0, size);
 }
 
-// Maps SIZE bytes at GPA to HPA with the permissions PERM: PTE_R, PTE_W, PTE_X.
-// PERM = 0 unmaps them, and then every access there is an exit.
+// Maps SIZE bytes at GPA to HPA, all three multiples of PAGE, with the
+// permissions PERM: PTE_R, PTE_W, PTE_X.  PERM = 0 unmaps them, and then every
+// access there is an exit.
 //
 // The second stage of translation is Sv39x4.  That is Sv39 with a root of 2,048
 // entries in place of 512, so that a guest-physical address has 41 bits (Priv.
@@ -87,9 +88,10 @@ void *guest_ptr(gpa_t gpa, uint64_t size) {
 // page.
 //
 // The instruction HLVX (trap.S) reads what the guest may execute, even if it
-// may not read it.  On QEMU 7.2 it needs sstatus.MXR for that.  But there a
-// change of MXR flushes the TLB, so we first try without: callers pass MXR = 0,
-// and we call ourselves with SSTATUS_MXR.
+// may not read it.  On QEMU 7.2 it needs sstatus.MXR for that, which the
+// specification does not ask for.  A change of MXR flushes the TLB there, so we
+// try without it first: callers pass MXR = 0, and we call ourselves with
+// SSTATUS_MXR.
 long fetch(gva_t pc, uint64_t mxr) {
     long low = hlvx_hu(pc, mxr);
     long high = (low & 3) == 3 ? hlvx_hu(pc + 2, mxr) : 0;

@@ -48,10 +48,9 @@ static bool decode_compressed(uint16_t inst, struct access *a) {
 // htinst").  That is the 32-bit form of the instruction, with two changes: bit
 // 1 is clear if the original had two bytes, and in place of the base register
 // it has the "Addr. Offset", see handle_mmio().
-//
 // A->store is what the cause of the exit says, until the instruction says it.
-// For an AMO the cause may be wrong.  No device takes an AMO, but the guest's
-// fault must be of the right kind.
+// No device takes an AMO, but the guest's fault must be that of a store, and
+// for an AMO QEMU 7.2 reports a load.
 static bool decode(uint32_t inst, bool transformed, struct access *a) {
     if (!transformed && (inst & 3) != 3)
         return decode_compressed(inst, a);
@@ -96,8 +95,9 @@ unsigned handle_mmio(struct vcpu *v) {
         return inject(v, CAUSE_FETCH_ACCESS, e->tval);
 
     // htinst has the instruction, transformed, or 0 if the hart does not tell.
-    // Any other even value tells of a walk: the hart went through the guest's
-    // own page tables, and one of them is where there is no RAM.
+    // Any other even value, a pseudoinstruction, means that the hart itself
+    // wanted this address, on its walk through the guest's page tables: one of
+    // them is where there is no RAM.
     struct access a = {.store = e->cause == CAUSE_STORE_GUEST_PAGE_FAULT};
     bool transformed = e->inst & 1, walk = e->inst && !transformed;
     long inst = transformed ? (long)e->inst : fetch(e->pc, 0);

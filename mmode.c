@@ -122,7 +122,7 @@ static unsigned mret(struct mmode *m) {
     m->on = mode == MODE_M;
     if (m->on)
         return 0;
-    if (!csr_read(vsatp)) // otherwise M-mode has just set it for S-mode
+    if (!csr_read(vsatp)) // else M-mode has set it for S-mode
         csr_write(vsatp, m->vsatp);
     csr_set(vsstatus, old & SSTATUS_SIE);
     csr_write(hedeleg, m->csr[MEDELEG] & HEDELEG);

@@ -1,12 +1,12 @@
 // The platform-level interrupt controller (RISC-V PLIC specification 1.0.0).
 //
 // Devices are its sources, with numbers from 1 on and a priority each.  A
-// context is one mode of one hart: context 2 * hart is its M-mode, and 2 * hart
-// + 1 its S-mode.  Each context has enable bits, one for each source, and a
-// threshold: sources with a higher priority than that interrupt it.  The hart
-// then reads the claim register, which gives it the number of a source and
-// takes the interrupt back.  When it has dealt with the device it writes the
-// number to the same register, now called complete.
+// context is one mode of one hart.  On this board context 2 * hart is its
+// M-mode, and 2 * hart + 1 its S-mode.  Each context has enable bits, one for
+// each source, and a threshold: sources with a higher priority than that
+// interrupt it.  The hart then reads the claim register, which gives it the
+// number of a source and takes the interrupt back.  When it has dealt with the
+// device it writes the number to the same register, now called complete.
 //
 // The guest's PLIC is the host's.  We want no interrupts from devices
 // ourselves, so the guest can have all of it that belongs to S-mode, with the
@@ -46,8 +46,8 @@ bool plic_access(struct vcpu *v, struct access *a) {
 // V sees the interrupt in hvip until it has claimed it.  Meanwhile we mask our
 // own in sie, or it would be an exit at once, again and again.  And meanwhile
 // we unmap the page with the claim.  So the claim is an exit, and after it
-// handle_interrupts() sees that the interrupt is gone.  Without that V would go
-// on seeing it.
+// handle_interrupts() looks whether the interrupt is gone.  Otherwise V would
+// go on seeing it.
 //
 // At all other times V may use the page as it likes, because all
 // that it can change is whether this hart is interrupted.  So its complete is
@@ -73,10 +73,11 @@ void plic_show(struct vcpu *v, bool on) {
     }
 }
 
-// Sets up what V sees of the PLIC.  The firmware has left the threshold at its
-// highest, and the guest expects 0.  For a guest with an M-mode the enables
-// must trap, too, see plic_access().  All tables that this needs are made
-// before the guest runs, when harts come here one after the other.
+// Sets up what V sees of the PLIC.  OpenSBI leaves the threshold at the highest
+// priority, and a guest may expect 0.  For a guest with an M-mode the enables
+// must trap, too, see plic_access().  The first hart to come here, before the
+// guest runs, makes all the page tables that are needed, also by plic_show()
+// later.
 void plic_init(struct vcpu *v) {
     map_guest(GUEST_PLIC, host.plic, v->mmode ? ENABLE : CONTEXT, PTE_R);
     plic_show(v, false);

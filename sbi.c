@@ -24,8 +24,8 @@ static struct sbiret firmware(struct vcpu *v, uint64_t *a) {
 }
 
 static struct sbiret base(struct vcpu *v, uint64_t *a) {
-    // The version of the specification, 2.0.  Who we are: "hv", far above the
-    // registered numbers.  Our own version.
+    // The version of the specification, 2.0; our number, "hv", which is far
+    // above the registered ones; our own version.
     static const long about_us[] = {2 << 24, 0x6876, 1};
     if (a[FUNCTION] < LENGTH(about_us))
         return (struct sbiret){0, about_us[a[FUNCTION]]};
@@ -37,8 +37,8 @@ static struct sbiret base(struct vcpu *v, uint64_t *a) {
 
 // Raises the guest's timer interrupt when the time reaches A[0], in ticks of
 // the timebase, and takes back one that is pending.  With Sstc the hart
-// compares by itself.  Without it our own timer goes off, and
-// handle_interrupts() passes that on.
+// compares by itself.  Without it our own timer fires, and handle_interrupts()
+// passes that on.
 static struct sbiret set_timer(struct vcpu *v, uint64_t *a) {
     if (host.sstc) {
         csr_write(vstimecmp, a[0]);
@@ -61,7 +61,7 @@ static struct sbiret to_harts(struct vcpu *v, uint64_t *a) {
     // To all harts, or to those in the mask if the guest has all of them.
     if (a[1] == -1ul || (a[1] < guest.harts && !(a[0] >> (guest.harts - a[1]))))
         return host_sbi(a[EXTENSION], fences[a[FUNCTION]], a);
-    // A mask without a bit means nobody, wherever it begins.
+    // An empty mask means nobody, whatever A[1] is.
     return (struct sbiret){.error = a[0] ? SBI_ERR_INVALID_PARAM : 0};
 }
 
@@ -101,8 +101,8 @@ static struct sbiret hsm(struct vcpu *v, uint64_t *a) {
     return (struct sbiret){.error = started ? 0 : SBI_ERR_ALREADY_AVAILABLE};
 }
 
-// Shuts down (type 0) or reboots (types 1 and 2).  A reboot starts us again,
-// too.
+// Shuts down (type 0) or reboots (types 1 and 2), which restarts us, too.
+// OpenSBI does not refuse that; if it did, the other harts would stay stopped.
 static struct sbiret reset(struct vcpu *v, uint64_t *a) {
     uint32_t type = a[0], reason = a[1];
     if (type > SBI_SRST_WARM_REBOOT || reason > SBI_SRST_FAILURE)
@@ -132,12 +132,12 @@ static struct sbiret console(struct vcpu *v, uint64_t *a) {
 }
 
 static const struct extension {
-    uint64_t first, last, last_function;
+    uint64_t first, last, last_function; // a7: from, to; a6: from 0 to
     struct sbiret (*answer)(struct vcpu *v, uint64_t *a);
 } extensions[] = {
     // SBI 0.1 (chapter 5): each function is an extension of its own, whatever
-    // a6 says.  Those for other harts are missing, because since SBI 0.2 there
-    // are IPI and RFENCE for that.
+    // a6 says.  Those with numbers 3 to 7 are missing: since SBI 0.2 sip.SSIP,
+    // IPI and RFENCE take their place.
     {LEGACY_SET_TIMER, LEGACY_SET_TIMER, -1, set_timer},
     {LEGACY_PUTCHAR, LEGACY_GETCHAR, -1, firmware},
     {LEGACY_SHUTDOWN, LEGACY_SHUTDOWN, -1, firmware},

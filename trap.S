@@ -5,8 +5,8 @@
 
         .option arch, +h                // for the assembler: hlvx.hu
 
-// Does \op for x1 to x31 with their places in vcpu->regs, which a0 points to.
-// It leaves out a0 itself.
+// Does \op for x1 to x31, except a0, with their places in vcpu->regs, to which
+// a0 points.
         .macro  each_register op
         .irp    n, 1,2,3,4,5,6,7,8,9,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
         \op     x\n, 8 * \n(a0)
@@ -35,7 +35,7 @@ enter_guest:
         ld      a0, 8 * 10(a0)
         sret                            // hstatus.SPV = 1: into the guest
 
-// We come here if the hypervisor itself traps, because then sscratch was 0.
+// The hypervisor itself has trapped: sscratch was 0.
 bug:    csrw    sscratch, zero          // bug_found() may trap, too
         call    bug_found
 
@@ -46,7 +46,7 @@ bug:    csrw    sscratch, zero          // bug_found() may trap, too
 //
 // The load may trap, and that trap comes from HS-mode, from us.  Another hart
 // of the guest's may have unmapped the page a moment ago, for example.  So for
-// this one instruction stvec points behind it.  Such a trap overwrites sepc,
+// this one instruction stvec points past it.  Such a trap overwrites sepc,
 // sstatus.SPP and hstatus.SPV.  The next sret needs them to get back into the
 // guest, so we save and restore them.  What else it overwrites handle_exit()
 // has read already.

@@ -27,8 +27,8 @@
 // not notify, so we are not called, and the device looks at our avail in vain.
 // With the feature EVENT_IDX a device does not use the flag.  So we accept this
 // feature, and don't offer it to the guest.  In return we have to tell the
-// device when to interrupt: when used.idx gets past the number used_event,
-// behind our avail ring.  See ask_for_interrupts().
+// device when to interrupt: when used.idx gets past the number used_event, at
+// the end of our avail ring.  See ask_for_interrupts().
 //
 // The registers are mapped for the guest to read.  A store always traps.  From
 // a reset until the features are negotiated a read traps, too, because then we
@@ -51,14 +51,15 @@ enum { MAX_QUEUES = 64, MAX_QUEUE_SIZE = 1024 };
 enum { F_EVENT_IDX = 1 << 29, F_VERSION_1 = 1 << 0 }; // in words 0 and 1
 
 // The kinds of devices that we pass on, a bit for each ID (virtio 1.2, chapter
-// 5): network, block, console, entropy, SCSI, 9P, input, socket.  Other kinds
-// take addresses in their buffers, too, where we don't look.  A balloon, for
+// 5): network, block, console, entropy, SCSI, 9P, input, socket.  Some other
+// kinds have addresses in their buffers, where we don't look.  A balloon, for
 // example, would give away our own memory if the guest told it to.
 #define KINDS 0xc031eu
 
 // Features have 64 bits and more, of which a register shows the 32 in word SEL.
 // Returns those in word SEL that we pass on: bits 0 to 23, which each kind of
-// device has for itself, and VERSION_1.  All others change how the rings work.
+// device has for itself, and VERSION_1.  Most of the others change how the
+// rings work.
 static uint32_t allowed(uint32_t sel) {
     return sel == 0 ? 0x00ffffff : sel == 1 ? F_VERSION_1 : 0;
 }
@@ -94,12 +95,12 @@ static struct slot {
     } queue[MAX_QUEUES];
 } slots[VIRTIO_SLOTS];
 
-// Maps the registers of slot N for the guest to read, or takes them away, on
-// all harts (SBI 8.5, remote_hfence_gvma).
-static void set_mapped(unsigned n, bool on) {
-    uint64_t perm = on ? PTE_R : 0;
+// Maps the registers of slot N for the guest with permissions PERM: PTE_R, or 0
+// to unmap them on all harts (SBI 8.5, remote_hfence_gvma).
+static void map_slot(unsigned n, uint64_t perm) {
     map_guest(GUEST_VIRTIO + n * PAGE, (hpa_t)slots[n].regs, PAGE, perm);
-    if (!on)
+    fence(); // the PTE must be there before any hart walks again
+    if (!perm)
         host_sbi(SBI_EXT_RFENCE, SBI_REMOTE_HFENCE_GVMA, (uint64_t[5]){0, -1});
 }
 
@@ -126,8 +127,9 @@ static void start_queue(struct slot *s, struct queue *q) {
         for (unsigned i = 0; i < MAX_QUEUE_SIZE; i++)
             q->ours->desc[i].addr = (hpa_t)guest_ptr(GUEST_RAM, 0);
     }
-    // Old descriptors stay.  A device may read on after QueueReady = 0, and it
-    // finds no field in them that is wrong: see copy_chain().  used_event is 0,
+    // Old descriptors stay.  If QueueReady = 0 has not stopped the device, it
+    // may still read them, and no field of them is wrong: see copy_chain().
+    // used_event is 0,
     // so the first chain interrupts.
     memset((void *)&q->ours->avail, 0, sizeof q->ours->avail);
     q->translated = 0;
@@ -155,7 +157,7 @@ static void start_queue(struct slot *s, struct queue *q) {
 // it.  The device may then see an old field with a new one.  So each field must
 // be right by itself at any time: an address in the guest's RAM, a next in our
 // table.  A length may then go with the wrong address.  That does no harm,
-// because behind the guest's RAM there is nothing of ours (init_memory).
+// because above the guest's RAM there is nothing of ours (init_memory).
 static bool copy_chain(struct queue *q, uint16_t head) {
     uint16_t i = head;
     for (unsigned length = 0; i < q->num && length < q->num; length++) {
@@ -179,9 +181,9 @@ static bool copy_chain(struct queue *q, uint16_t head) {
 
 // Copies what is new in the guest's avail ring to ours.  Returns false if
 // something is wrong with it.  We don't pass that on.  In its place the device
-// gets a mistake of ours, a chain that begins at descriptor 65,535.  So it is
-// the device that reports the error to the guest: it sets DEVICE_NEEDS_RESET in
-// its Status and interrupts.
+// gets a mistake of ours, a chain that begins after the end of the table.
+// QEMU's devices then report an error to the guest: they set DEVICE_NEEDS_RESET
+// in Status and interrupt.
 static bool translate(struct queue *q) {
     uint16_t idx = q->avail->idx;
     bool ok = true;
@@ -189,14 +191,14 @@ static bool translate(struct queue *q) {
     while (ok && q->translated != idx) {
         uint16_t head = q->avail->ring[q->translated % q->num];
         ok = (uint16_t)(idx - q->translated) <= q->num && copy_chain(q, head);
-        q->ours->avail.ring[q->translated++ % q->num] = ok ? head : -1;
+        q->ours->avail.ring[q->translated++ % q->num] = ok ? head : q->num;
     }
     fence(); // write the entries before idx
     q->ours->avail.idx = q->translated;
     return ok;
 }
 
-// The guest has something new for the device in queue INDEX.
+// The guest has something new for the device in slot N, in queue INDEX.
 static void notify(uint64_t n, uint32_t index) {
     if (index >= MAX_QUEUES || !slots[n].queue[index].ready)
         return;
@@ -209,7 +211,7 @@ static void notify(uint64_t n, uint32_t index) {
 }
 
 // Asks for an interrupt when the device is done with the next chain of a queue.
-// The guest has just acknowledged an interrupt, and will now look at used.  But
+// The guest has just acknowledged an interrupt, and must now look at used.  But
 // the device may finish a chain before it reads our used_event, and does not
 // interrupt for that.  So look at used.idx again.  While we hold the lock no
 // hart can notify, so the device can finish NUM chains at most.
@@ -224,7 +226,7 @@ static void ask_for_interrupts(struct slot *s) {
         }
 }
 
-// Does what a write of VALUE to slot N's Status means.
+// Handles a write of VALUE to slot N's Status.
 static void set_status(unsigned n, uint32_t value) {
     struct slot *s = &slots[n];
     value &= s->refused ? 0xff & ~STATUS_FEATURES_OK : 0xff; // it has 8 bits
@@ -237,10 +239,10 @@ static void set_status(unsigned n, uint32_t value) {
         s->regs[DRIVER_FEATURES] = s->features[1];
     }
     s->regs[STATUS] = value;
-    set_mapped(n, value & (STATUS_FEATURES_OK | STATUS_DRIVER_OK));
+    map_slot(n, value & (STATUS_FEATURES_OK | STATUS_DRIVER_OK) ? PTE_R : 0);
     if (value)
         return;
-    // This was a reset.  By now the device has let go of all buffers.
+    // This was a reset, and QEMU's device has let go of all buffers by now.
     while (s->queues)
         s->queue[--s->queues].ready = false;
     s->refused = false;
@@ -249,7 +251,7 @@ static void set_status(unsigned n, uint32_t value) {
     s->regs[QUEUE_SEL] = s->queue_sel = 0;
 }
 
-// Does what a write of VALUE to register REG of slot N means.
+// Handles a write of VALUE to register REG of slot N.
 static void write_register(unsigned n, unsigned reg, uint32_t value) {
     struct slot *s = &slots[n];
     struct queue *q =
@@ -307,8 +309,8 @@ bool virtio_access(struct vcpu *v, struct access *a) {
     return true;
 }
 
-// Finds the host's slots.  They must be where the guest's are, and so they have
-// the same numbers and interrupts.
+// Finds the host's slots.  We use those that are where the guest's are; then
+// their numbers and interrupts are the same, too.
 void virtio_init(void) {
     fdt_prop reg = NULL;
     while ((reg = fdt_find(host.fdt, reg, "virtio,mmio", "reg"))) {
@@ -324,6 +326,6 @@ void virtio_init(void) {
         else
             say("slot %lx: unknown, or lacks force-legacy=false or event_idx",
                 n);
-        set_mapped(n, slots[n].regs);
+        map_slot(n, slots[n].regs ? PTE_R : 0);
     }
 }

@@ -214,7 +214,7 @@ def compare(found, accepted):
         # chance, but one exit more for each would be 1 in 3.
         tick = what == "virtual time, entry to init"
         some = re.search("prompt|time, console", what)
-        headroom = 0.4 if "depth" in what else 0.09 if tick else 0.05 if some else 0.02
+        headroom = 0.3 if "depth" in what else 0.09 if tick else 0.05 if some else 0.02
         if abs(now - was) > headroom * was:
             lines[now < was].append(f"{what}: {now}, was {was}")
     return lines

@@ -112,6 +112,7 @@ MUTANTS = [
     ("virtio.c", "        fence(); // acknowledge before we look what the device has done since\n",
      "", HOST),
     ("virtio.c", "    fence(); // the lock alone puts RAM in order, but not devices\n", "", HOST),
+    ("virtio.c", "    fence(); // the PTE must be there before any hart walks again\n", "", HOST),
     ("virtio.c", "    fence();\n    atomic_flag_clear(&busy);", "    atomic_flag_clear(&busy);",
      HOST),
     ("virtio.c", "more ? d.next : 0", "d.next", HOST),
@@ -119,7 +120,7 @@ MUTANTS = [
     ("virtio.c", "            q->ours->desc[i].addr = (hpa_t)guest_ptr(GUEST_RAM, 0);",
      "            ;", HOST),
     ("hart.c", "    fence();          // the IPI comes after that\n", "", HOST),
-    ("hart.c", "    fence_i(); // load() wrote the code that runs now\n", "", HOST),
+    ("hart.c", "    fence_i(); // load() or another hart may just have written this code\n", "", HOST),
     # The host's harts.
     ("hart.c", "hlvx_hu(nothing, 0) >= 0 || ", "", HOST),
     ("hart.c", " || csr_read(htval) != nothing >> 2", "", HOST),

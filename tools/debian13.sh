@@ -109,7 +109,7 @@ if [[ $parts = *container* ]]; then
 	say "the container's ./run.sh, without a network"
 	boots unshare --net chroot "$dir" sh -c 'cd /workspaces/hv && ./run.sh'
 	[[ $output != *"is built now"* ]] || die "the guest was built again"
-	say "the container works: $(du -sh "$dir" | cut -f 1) in all"
+	say "the container works: $(du -shx "$dir" | cut -f 1) in all"
 fi
 cd /
 umount -R "$dir/dev" "$dir/proc"

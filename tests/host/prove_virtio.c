@@ -125,7 +125,8 @@ void prove(void) {
     bool wrong = !good && i == more - 1u;
     claim(ring->ring[(uint16_t)(before + i) % queue->num] < queue->num || wrong,
           "the chain begins in the table");
-    claim(!wrong || ring->ring[(uint16_t)(before + i) % queue->num] == 0xffff,
+    claim(!wrong ||
+              ring->ring[(uint16_t)(before + i) % queue->num] == queue->num,
           "or nowhere, where the guest's is wrong");
     claim(ring->idx == queue->translated, "the index");
 }
@@ -157,7 +158,7 @@ void prove_notify(void) {
     notify(0, index);
     uint16_t last = queue->translated - 1;
     claim(queue->ready || (ring->idx == queue->translated &&
-                           ring->ring[last % queue->num] == 0xffff),
+                           ring->ring[last % queue->num] == queue->num),
           "it stops");
     claim(index == 0 || (queue->ready && queue->translated == before),
           "no other queue is ready");

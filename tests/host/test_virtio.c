@@ -330,13 +330,22 @@ static void a_reset_forgets_the_selectors(void **state) {
     assert_int_equal(s->features[0], 5);
 }
 
+// The lock has a fence, and the PTE one before the firmware tells the harts.
+static struct sbiret two_fences(const struct call *call) {
+    assert_int_equal(fences, 2);
+    calls[calls_made++] = *call;
+    return (struct sbiret){0};
+}
+
 // Once the features are negotiated, the guest can read the page without an
 // exit.
 static void the_registers_are_mapped(void **state) {
+    the_firmware = two_fences;
     calls_made = 0;
     write32(STATUS, OK);
     write32(STATUS, OK | STATUS_DRIVER_OK);
     assert_int_equal(calls_made, 0);
+    fences = 0;
     write32(STATUS, 0);
     assert_int_equal(calls_made, 1);
     assert_int_equal(calls[0].id, SBI_EXT_RFENCE);
@@ -678,7 +687,7 @@ static void no_field_is_ever_wrong(void **state) {
             now = queue->ours->desc[at];
             if (i < LENGTH(wrong) - 1)
                 assert_memory_equal(&now, &old, sizeof now);
-            assert_int_equal(queue->ours->avail.ring[0], 0xffff);
+            assert_int_equal(queue->ours->avail.ring[0], NUM);
             devices_look();
             assert_int_equal(device_run(0), 0);
         }
