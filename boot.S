@@ -12,7 +12,7 @@ boot:
         csrw    sscratch, zero          // 0: we are not in the guest (trap.S)
         la      t0, vm_exit             // where all traps go, exits and bugs
         csrw    stvec, t0
-        la      sp, vcpus + 4096        // the stack grows down from the end of
-        slli    t0, a0, 19              // the first page of our struct vcpu, of
-        add     sp, sp, t0              // which each has 512 KiB, 1 << 19 (hv.h)
+        la      sp, vcpus + 4096        // our stack grows down from the end of
+        slli    t0, a0, 19              // our struct vcpu's first page; each
+        add     sp, sp, t0              // struct has 1 << 19 bytes (hv.h)
         call    main                    // it does not return

@@ -1,7 +1,7 @@
-// The instructions that C has no words for.  They are all here, but for the
-// ecall in print.c, so that the other files can run on any machine: the tests
-// put a csr.h of their own in this one's place (tests/host).  The tests' guests
-// use it, too.
+// The instructions that C has no words for.  All that C files use are here, but
+// for the ecall in print.c.  So the other C files can run on any machine: the
+// tests put a csr.h of their own in this one's place (tests/host).  The tests'
+// guests use this one, too.
 //
 // A CSR's name is part of the instruction, hence macros and not functions.
 

@@ -52,17 +52,17 @@ void handle_exit(struct vcpu *v) {
 // execute, and the guest may not.  Returns how far to move the guest's pc.
 static unsigned handle_virtual_instruction(struct vcpu *v) {
     // stval has the instruction, or 0 if the hart does not tell (Priv.
-    // "stval"). If we can't read it either, the guest will fault when it
+    // "stval").  If we can't read it either, the guest will fault when it
     // fetches it again.
     long inst = v->exit->tval ? (long)v->exit->tval : fetch(v->exit->pc, 0);
     if (inst < 0)
         return 0;
-    // All but the kernel's WFI are illegal on the guest's hart: they belong to
-    // H, which it lacks, or to S-mode, and come from the guest's U-mode.
+    // All but the kernel's WFI are illegal for the guest: instructions of H, as
+    // its hart has no H, or of S-mode, used in its U-mode.
     if (inst != INSTRUCTION_WFI || !(csr_read(sstatus) & SSTATUS_SPP))
         return inject(v, CAUSE_ILLEGAL_INSTRUCTION, inst);
     // With hstatus.VTW a WFI that would wait is an exit, and we wait for the
-    // guest. Our wfi ends when an interrupt that sie or vsie enables is
+    // guest.  Our wfi ends when an interrupt that sie or vsie enables is
     // pending.  Those of an emulated M-mode are not in the hart, so look at
     // them first.
     if (!v->mmode || !mmode_pending(v))
@@ -78,7 +78,7 @@ static void handle_interrupts(struct vcpu *v) {
     if (pending & SIP_SSIP) { // an IPI: from the guest, or stop_others()
         csr_clear(sip, SIP_SSIP);
         fence();       // clear the IPI first, then see what it is for
-        if (!v->mmode) // or it tells of a store to the CLINT
+        if (!v->mmode) // with an M-mode it tells of a store to the CLINT
             csr_set(hvip, HVIP_VSSIP);
         if (host.resetting) // see stop_others()
             stop_hart(v);
@@ -88,8 +88,10 @@ static void handle_interrupts(struct vcpu *v) {
         if (!v->mmode)
             csr_set(hvip, HVIP_VSTIP);
     }
-    // While the guest is shown an external interrupt, sie.SEIP is clear.  When
-    // the guest has claimed it, sip.SEIP is clear, too.
+    // An external interrupt of ours is pending in sip.SEIP.  We show it to the
+    // guest and clear sie.SEIP meanwhile, see plic_show().  So if sie.SEIP is
+    // clear and sip.SEIP still set, the guest has not claimed it yet, and all
+    // stays as it is.  If both are clear, it has.
     if (pending & enabled & SIP_SEIP)
         plic_show(v, true);
     else if (!((pending | enabled) & SIP_SEIP))

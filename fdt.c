@@ -7,6 +7,7 @@
 //      FDT_BEGIN_NODE  name of the node, ending in a 0
 //      FDT_PROP        length of the value in bytes, offset of the name, value
 //      FDT_END_NODE
+//      FDT_END         of all
 //
 // First come a node's properties, then its children.  Names of properties are
 // in a block of their own.  Names and values are padded to whole words.
@@ -30,8 +31,9 @@ static bool same(const char *a, const char *b) {
     return a[i] == b[i];
 }
 
-// Returns the token after P.  It may also be the word of zeros that ends a
-// name: 0 is no token, and the next call skips it.
+// Returns the token after P.  After a name it goes to the word that has the end
+// of the name in it, or the one after that.  So it may return a word of zeros:
+// 0 is no token, and the next call skips it.
 static fdt_prop next(fdt_prop p) {
     if (be32(*p) == FDT_PROP)
         return p + VALUE + (be32(p[SIZE]) + 3) / 4;
@@ -88,8 +90,8 @@ static hpa_t find(const char *name) {
     return reg ? fdt_number(reg, 0) : 0;
 }
 
-// Tells whether the host's ISA, as "rv64imac_zicsr_zba", has EXTENSION.  That
-// is one letter of the first word, or one of the words after a "_".
+// Tells whether the host's ISA, such as "rv64imac_zicsr_zba", has EXTENSION.
+// That is one letter of the first word, or one of the words after a "_".
 bool isa_has(const char *extension) {
     bool letter = !extension[1];
     for (const char *s = host.isa + 4; *s && !(letter && *s == '_'); s++) {
@@ -157,9 +159,9 @@ static const struct {
 // is a copy of guest.dts.
 void finish_guest_fdt(uint32_t *fdt) {
     // In each hart's node riscv,isa-extensions lists all that we can offer a
-    // guest.  Keep what the host has: strings move forward in the list, over
-    // those that go.  The same becomes the older riscv,isa, as
-    // "rv64imac_zicsr".
+    // guest.  Keep what the host has: strings move to the front, over those
+    // that we drop.  They also make up the older riscv,isa, such as
+    // "rv64imac_zicsr", after its first four letters.
     fdt_prop isa = NULL, list = NULL;
     while ((isa = fdt_find(fdt, isa, NULL, "riscv,isa"))) {
         list = fdt_find(fdt, list, NULL, "riscv,isa-extensions");

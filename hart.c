@@ -19,12 +19,14 @@ static void init_hart(struct vcpu *v) {
         csr_write(vstimecmp, -1);
     if (isa_has("smstateen") || isa_has("ssstateen"))
         csr_write(hstateen0, HSTATEEN0_ENVCFG); // or senvcfg would trap
-    // And now the second stage of translation, alone.
+    // Turn the second stage of translation on, with the guest's own off, and
+    // make the TLB forget what it knew of it (hfence.gvma).
     csr_write(vsatp, 0);
     csr_write(hgatp, HGATP_MODE_SV39X4 | (hpa_t)host.root / PAGE);
     hfence_gvma();
-    // A hart without Sv39x4 chooses another mode (WARL), and with Bare the
-    // guest would own the machine.  A hart may also leave htval 0, and then we
+    // A hart without Sv39x4 takes another mode (the field is WARL), and with
+    // Bare the guest would own the machine.  A hart may also leave htval 0, and
+    // then we
     // could not tell which device the guest wants.  So try an address where the
     // guest has nothing: that must fault, and htval must say where.
     const gpa_t nothing = GUEST_RAM - PAGE;
@@ -37,10 +39,12 @@ static void init_hart(struct vcpu *v) {
 
 // The waiting room.  V is here from the beginning until start_hart() says where
 // it is to begin, and again after the guest's hart_stop.
+// Why not stop in the firmware?  Because there a hart is deaf.  A remote fence
+// from another hart would wait for ever for one that stops just then (seen with
+// OpenSBI 1.1 to 1.9).
 //
-// Why not stop in the firmware?  Because a hart is deaf there.  A remote fence
-// that another hart asks for at that moment would wait for it for ever (seen
-// with OpenSBI 1.1 to 1.9).
+// V may come here out of an exit.  Then its stack is dropped as it is: each
+// exit begins at the same place again.
 _Noreturn void stop_hart(struct vcpu *v) {
     init_hart(v);
     gpa_t pc;
@@ -92,10 +96,10 @@ bool start_hart(uint64_t hart, gpa_t pc, uint64_t opaque) {
 }
 
 // Gets all harts but V out of the guest and into the waiting room, and keeps
-// them there.  This is for a reset of the machine.  QEMU (11.1 and before) does
-// not reset whether a hart is in the guest, so one that is would begin again as
-// if it were still there.  If another hart is resetting already, V waits like
-// the others, and this does not return.
+// them there.  This is for a reset of the machine.  QEMU (11.1 and before)
+// keeps a hart's virtual mode over a reset, so one that is in the guest would
+// begin again there.  If another hart is resetting already, V waits like the
+// others, and this does not return.
 void stop_others(struct vcpu *v) {
     if (atomic_exchange(&host.resetting, true))
         stop_hart(v);

@@ -19,14 +19,15 @@ _Noreturn void main(uint64_t hart, const uint32_t *fdt) {
     v->hart = hart;
     if (!atomic_exchange(&host.booted, true))
         boot_machine(v, fdt);
-    stop_hart(v); // and wait there to be started
+    stop_hart(v); // into the waiting room, until somebody starts it
 }
 
 // Does all that is done once, on the first hart, V.
 static void boot_machine(struct vcpu *v, const uint32_t *fdt) {
     find_host(fdt);
     // On a board the firmware is at the beginning of the RAM.  A kernel that
-    // wants to be there expects M-mode.
+    // wants to be there expects M-mode, which mmode.c emulates.  All that asks
+    // for v->mmode is for such a guest, and you may skip it.
     if (guest.kernel.gpa == GUEST_RAM)
         mmode_init();
     map_guest(GUEST_UART, host.uart, PAGE, PTE_R);
@@ -39,9 +40,10 @@ static void boot_machine(struct vcpu *v, const uint32_t *fdt) {
 
     // Ask the firmware for the other harts, and wait until each is in our
     // waiting room, where it says HART_STOPPED.  Until then the firmware is
-    // still at work there: it may refuse or drop an IPI for that hart, and it
-    // may still set the hart's threshold in the PLIC.  This hart says
-    // HART_STOPPED now, so that it can be started like the others.
+    // still at work on that hart: it may refuse or drop an IPI for it, and it
+    // may still set its threshold in the PLIC.  (At first state is 0, which is
+    // HART_STARTED.)  This hart says HART_STOPPED now, so that start_hart()
+    // takes it, too; it goes to the waiting room right after that.
     v->state = HART_STOPPED;
     fence(); // the others must see all of the above
     for (uint64_t i = 0; i < guest.harts; i++) {

@@ -2,15 +2,18 @@
 // functions that each file offers.  There is no logic here, so you need not
 // read it first.  Come back when you meet a name that you don't know.
 //
-// A hart is a hardware thread, what others call a core.  It has modes.  VS-mode
+// A hart is a hardware thread; a core has one or more.  It has modes.  VS-mode
 // is the guest's kernel, VU-mode its programs.  HS-mode is us: S-mode on a hart
 // with the hypervisor extension H.  M-mode is the firmware, OpenSBI, which we
 // call by the SBI.  A trap from VS- or VU-mode to us is a VM exit, or exit for
 // short.  Traps that we have delegated go to VS-mode without us.
-//
 // In HS-mode sstatus.SIE is always 0, so no interrupt gets in while our own
-// code runs.  While the guest runs, an interrupt of ours is an exit if sie lets
-// it through.
+// code runs.  A wfi of ours ends all the same when an interrupt is pending that
+// sie enables.  SIE does not count while the guest runs, because VS-mode is
+// below HS-mode: then an interrupt of ours that sie enables is an exit.
+//
+// In comments, capitals name a function's parameters or a structure's fields:
+// FDT, HART.
 //
 // The comments cite three specifications.  "Priv." is the RISC-V Instruction
 // Set Manual, Volume II: Privileged Architecture, version 20250508, with its
@@ -81,7 +84,8 @@ enum {
     SIP_SSIP = 1 << 1, // software: an IPI
     SIP_STIP = 1 << 5, // timer
     SIP_SEIP = 1 << 9, // external: the PLIC
-    // in hvip and hideleg: the same three for the guest
+    // in hvip and hideleg: the same three for the guest.  A bit in hvip is an
+    // interrupt that it finds in its own sip, one place lower.
     HVIP_VSSIP = 1 << 2,
     HVIP_VSTIP = 1 << 6,
     HVIP_VSEIP = 1 << 10,
@@ -184,12 +188,12 @@ enum {
 // What find_host() found out about the machine below us.
 extern struct host {
     const uint32_t *fdt; // our copy of its device tree
-    const char *isa;     // what its harts can do, as "rv64imach_zicsr_sstc"
+    const char *isa;     // what its harts can do: "rv64imach_zicsr_sstc"
     hpa_t plic, uart;
     hpa_t test, rtc; // 0: it has none
     uint64_t *root;  // root of the second stage's page table, Sv39x4
     uint64_t henvcfg;
-    bool sstc;             // its harts have vstimecmp
+    bool sstc;             // its harts have Sstc: timers without calls
     _Atomic int booted;    // a hart has begun to set the machine up
     _Atomic int resetting; // all harts but one must stop
 } host;
@@ -215,13 +219,13 @@ struct exit {
     gpa_t gpa;          // htval, with the lowest two bits of stval
     uint64_t inst;      // of a load or store: htinst, or the code at pc
     uint64_t value;     // of a load or store: what was read or written
-    uint64_t call;      // of an SBI call: a7, and the lower half of a6
+    uint64_t call;      // of an SBI call: the lower halves of a7 and a6
 };
 
 // One virtual hart.  It runs on the hart of the same number and nowhere else.
 //
 // The hart's stack is at the end of its first page, so an exit touches few
-// pages. That matters because QEMU flushes the TLB whenever a hart enters or
+// pages.  That matters because QEMU flushes the TLB whenever a hart enters or
 // leaves a guest, and each page that we touch then has to be looked up again.
 // Behind that page is the flight recorder, which holds the last exits.  It
 // fills the rest of the 512 KiB that a vcpu has.

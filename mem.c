@@ -1,6 +1,6 @@
 // Memory: an allocator that only ever gives, the guest's second stage of
-// address translation, and guest_ptr(), the only door from the guest's RAM to a
-// pointer of ours.
+// address translation, and guest_ptr(), the only way to a pointer into the
+// guest's RAM.
 
 #include "hv.h"
 
@@ -15,8 +15,8 @@ static uint64_t guest_ram_size;
 void init_memory(hpa_t ram_end, uint64_t size) {
     heap = (hpa_t)hv_end;
     heap_end = (ram_end - size) & -(size < GIB ? 2 * MIB : GIB);
-    // 512 queues of 20 KiB in all virtio slots, and some page tables, take less
-    // than 16 MiB.  So a guest can't make us run out of memory.
+    // The 512 queues of all virtio slots, 20 KiB each, and some page tables
+    // take less than 16 MiB.  So a guest can't make us run out of memory.
     if (size > ram_end || heap_end < heap + 16 * MIB)
         die("the guest wants %lx bytes of RAM, the host has %lx left", size,
             ram_end - heap);
@@ -27,7 +27,7 @@ void init_memory(hpa_t ram_end, uint64_t size) {
 }
 
 // Returns SIZE bytes of zeros, aligned to ALIGN, a power of two.  Nothing is
-// ever freed: all that we allocate lives as long as the guest. While the guest
+// ever freed: all that we allocate lives as long as the guest.  While the guest
 // runs only virtio.c allocates, and it holds its lock.
 void *alloc(uint64_t size, uint64_t align) {
     hpa_t start = (heap + align - 1) & -align;
@@ -44,12 +44,12 @@ void *alloc(uint64_t size, uint64_t align) {
 // The second stage of translation is Sv39x4.  That is Sv39 with a root of 2,048
 // entries in place of 512, so that a guest-physical address has 41 bits (Priv.
 // "Guest Physical Address Translation").
-//
-// An entry (PTE) has the number of a page from bit 10 on.  It is the address of
-// the next table, or, if it has a permission, a leaf, which maps 1 GiB, 2 MiB
-// or 4 KiB.  We use the largest leaves that fit.  Every step of the guest's own
-// page walk reads a PTE at a guest-physical address, which takes a whole walk
-// of the second stage.  Larger leaves make those walks shorter.
+// An entry (PTE) has an address, less its lower 12 bits, from bit 10 on.  With
+// a permission it is a leaf and maps 1 GiB, 2 MiB or 4 KiB to that address.
+// Without one, the next table is there.  We use the largest leaves that fit.
+// Every step of the guest's own page walk reads a PTE at a guest-physical
+// address, which takes a whole walk of the second stage.  Larger leaves make
+// those walks shorter.
 //
 // A leaf needs PTE_U, because every access by a guest counts as one from user
 // mode.  A and D are set here, or the first access would fault on a hart that
@@ -84,8 +84,7 @@ void *guest_ptr(gpa_t gpa, uint64_t size) {
 }
 
 // Reads the guest's instruction at PC.  Returns -1 if the guest could not fetch
-// it either.  It reads two bytes at a time, because an instruction may cross a
-// page.
+// it.  It reads two bytes at a time, because an instruction may cross a page.
 //
 // The instruction HLVX (trap.S) reads what the guest may execute, even if it
 // may not read it.  On QEMU 7.2 it needs sstatus.MXR for that, which the
@@ -100,7 +99,7 @@ long fetch(gva_t pc, uint64_t mxr) {
     return mxr ? -1 : fetch(pc, SSTATUS_MXR);
 }
 
-// Does the load or store A at AT, a register of the host's or memory.
+// Does the load or store A at AT, in a device of the host's or in memory.
 void access_memory(hpa_t at, struct access *a) {
 #define IN_WIDTH_OF(type)                                                      \
     if (a->width == sizeof(type) && a->store)                                  \

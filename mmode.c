@@ -9,7 +9,7 @@
 #include "hv.h"
 
 // CSRs.  Those with numbers 0x3xx and 0xf1x are known here by their lower eight
-// bits, which differ.  The last two are counters, with their whole numbers.
+// bits, which are unique.  The last two are counters, with their whole numbers.
 enum { MSTATUS = 0x00, MEDELEG = 0x02, MIE = 0x04, MTVEC = 0x05 };
 enum { MENVCFG = 0x0a, MHARTID = 0x14, MEPC = 0x41, MCAUSE = 0x42 };
 enum { MTVAL = 0x43, MIP = 0x44, MCYCLE = 0xb00, MINSTRET = 0xb02 };
@@ -26,7 +26,7 @@ enum { MODE_U = 0, MODE_S = 1, MODE_M = 3, CSRRW = 1, CSRRC = 3 };
 // is interrupted.  mtime is the time.  Any hart may write those of any other.
 static volatile struct {
     uint32_t msip[0x1000];
-    uint64_t mtimecmp[0xfff], mtime;
+    uint64_t mtimecmp[0xfff], mtime; // at 0x4000 and 0xbff8
 } clint;
 
 static struct mmode {
@@ -133,8 +133,8 @@ static unsigned mret(struct mmode *m) {
 
 // Handles an illegal instruction.  M-mode may execute what VS-mode may not:
 // mret, and instructions that read and write its CSRs.  Anything else becomes
-// an exception in M-mode.  (If medeleg gives it to S-mode, the hart does, and
-// it is no exit.)  Returns how far to move the guest's pc.
+// an exception in M-mode.  (What medeleg gives to S-mode goes there without an
+// exit.)  Returns how far to move the guest's pc.
 unsigned handle_illegal_instruction(struct vcpu *v) {
     struct mmode *m = v->mmode;
     // stval may be 0, and QEMU 10's is wrong for mret.
@@ -179,7 +179,7 @@ unsigned handle_illegal_instruction(struct vcpu *v) {
     } else if (csr == &m->csr[MIE]) {
         csr_write(vsie, value);
         *csr &= MIP_MSIP | MIP_MTIP | MIP_MEIP;
-    } else if (csr == &m->csr[MIP]) { // STIP is M-mode's, or stimecmp's
+    } else if (csr == &m->csr[MIP]) { // STIP: set by M-mode, or by stimecmp
         bool stce = host.sstc && m->csr[MENVCFG] & HENVCFG_STCE;
         uint64_t its = HVIP_VSSIP | (stce ? 0 : HVIP_VSTIP);
         csr_clear(hvip, ~keep << 1 & its);

@@ -26,14 +26,14 @@ enum { CONTEXT = 0x200000, CONTEXT_SIZE = 0x1000 };
 #define CONTEXT_OF(hart) (CONTEXT + CONTEXT_SIZE * (2 * (hart) + 1))
 
 // Passes an access on if it is to a priority, or to a context of the guest's
-// S-mode.  The contexts of M-mode are the firmware's; they read as 0, and
-// stores do nothing.  A guest with an M-mode uses the context of its S-mode for
-// both.
+// S-mode.  The contexts of M-mode are the firmware's: a load that comes here
+// gives 0, and a store does nothing.  A guest with an M-mode uses the context
+// of its S-mode for both.
 bool plic_access(struct vcpu *v, struct access *a) {
     uint64_t offset = a->offset;
     if (v->mmode && offset >= ENABLE)
         offset |= offset < CONTEXT ? ENABLE_SIZE : CONTEXT_SIZE;
-    // Before ENABLE this wraps, and no context has such a number.
+    // Below ENABLE this wraps to a number that no context has.
     uint64_t context = offset < CONTEXT ? (offset - ENABLE) / ENABLE_SIZE
                                         : (offset - CONTEXT) / CONTEXT_SIZE;
     if (offset < PENDING || (context < 2 * guest.harts && context % 2 == 1))
@@ -48,16 +48,15 @@ bool plic_access(struct vcpu *v, struct access *a) {
 // we unmap the page with the claim.  So the claim is an exit, and after it
 // handle_interrupts() looks whether the interrupt is gone.  Otherwise V would
 // go on seeing it.
-//
-// At all other times V may use the page as it likes, because all
-// that it can change is whether this hart is interrupted.  So its complete is
-// not an exit, and neither is a claim that finds nothing.
+// While it is mapped V may use the page as it likes, because all that it can
+// change is whether this hart is interrupted.  So complete is not an exit, and
+// neither is a second claim, which finds nothing.
 //
 // Unmapping needs a
 // fence for this hart's TLB.  Mapping does not: if the hart still remembers
 // that nothing was there, that is one more exit, and plic_access() does what V
 // wanted.  Another hart may still reach the page and claim the interrupt, as it
-// may on any machine.  V goes on seeing it until its next exit.  That is at the
+// may on any machine.  Then V goes on seeing it until its next exit, at the
 // latest its own claim, which finds nothing.
 void plic_show(struct vcpu *v, bool on) {
     uint64_t page = CONTEXT_OF(v->hart);

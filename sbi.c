@@ -6,8 +6,8 @@
 // gets a pointer to the guest's a0, A, so A[FUNCTION] is a6 and A[EXTENSION] is
 // a7.
 //
-// Vcpu n runs on hart n.  So we can pass an IPI or a fence for harts of the
-// guest on to the firmware, with the same numbers.
+// Vcpu n runs on hart n.  So an IPI or a fence for the guest's harts goes to
+// the firmware, with the same numbers of harts.
 
 #include "hv.h"
 
@@ -55,10 +55,11 @@ static struct sbiret set_timer(struct vcpu *v, uint64_t *a) {
 // page tables, its sfence.vma, is our hfence.vvma, with or without an address
 // space identifier (ASID).
 static struct sbiret to_harts(struct vcpu *v, uint64_t *a) {
-    // The firmware's function for each of the guest's.  IPI has one: 0, too.
+    // The firmware's function for each of the guest's.  IPI has only 0, which
+    // stays.
     static const uint8_t fences[] = {SBI_REMOTE_FENCE_I, SBI_REMOTE_HFENCE_VVMA,
                                      SBI_REMOTE_HFENCE_VVMA_ASID};
-    // To all harts, or to those in the mask if the guest has all of them.
+    // To all harts, or to those in the mask, if all of these exist.
     if (a[1] == -1ul || (a[1] < guest.harts && !(a[0] >> (guest.harts - a[1]))))
         return host_sbi(a[EXTENSION], fences[a[FUNCTION]], a);
     // An empty mask means nobody, whatever A[1] is.
@@ -71,7 +72,7 @@ static struct sbiret to_harts(struct vcpu *v, uint64_t *a) {
 // been started.
 static struct sbiret suspend(struct vcpu *v, uint64_t *a) {
     uint32_t type = a[0];
-    if (type & INT32_MAX)
+    if (type & INT32_MAX) // neither 0 nor 0x80000000
         return (struct sbiret){.error = SBI_ERR_INVALID_PARAM};
     if (type && !guest_ptr(a[1], 4))
         return (struct sbiret){.error = SBI_ERR_INVALID_ADDRESS};
@@ -112,8 +113,8 @@ static struct sbiret reset(struct vcpu *v, uint64_t *a) {
 }
 
 // The debug console: writes or reads A[0] bytes at GPA A[1].  The firmware may
-// be too old to have one, so each character is a legacy call to it.  We may do
-// fewer bytes than were asked for, and do 256 at most.
+// be too old to have one, so each character is a legacy call to it.  SBI lets
+// us do fewer bytes than were asked for, and we do 256 at most.
 static struct sbiret console(struct vcpu *v, uint64_t *a) {
     if (a[FUNCTION] == CONSOLE_WRITE_BYTE)
         return host_sbi(LEGACY_PUTCHAR, 0, (uint64_t[5]){(uint8_t)a[0]});
@@ -144,7 +145,7 @@ static const struct extension {
     {SBI_EXT_BASE, SBI_EXT_BASE, 6, base},
     {SBI_EXT_TIME, SBI_EXT_TIME, 0, set_timer},
     {SBI_EXT_IPI, SBI_EXT_IPI, 0, to_harts},
-    {SBI_EXT_RFENCE, SBI_EXT_RFENCE, 2, to_harts}, // from 3 on: with H
+    {SBI_EXT_RFENCE, SBI_EXT_RFENCE, 2, to_harts}, // 3 and up need H
     {SBI_EXT_HSM, SBI_EXT_HSM, 3, hsm},
     {SBI_EXT_SRST, SBI_EXT_SRST, 0, reset},
     {SBI_EXT_DBCN, SBI_EXT_DBCN, 2, console},

@@ -48,8 +48,8 @@ bug:    csrw    sscratch, zero          // bug_found() may trap, too
 // of the guest's may have unmapped the page a moment ago, for example.  So for
 // this one instruction stvec points past it.  Such a trap overwrites sepc,
 // sstatus.SPP and hstatus.SPV.  The next sret needs them to get back into the
-// guest, so we save and restore them.  What else it overwrites handle_exit()
-// has read already.
+// guest, so we save and restore them.  Of the rest nobody needs the old values:
+// handle_exit() has read them.
 //
 // A hart may have double traps switched on (Ssdbltrp).  Then the exit has set
 // sstatus.SDT, and while that is set a trap of our own goes to the firmware, as

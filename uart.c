@@ -1,7 +1,6 @@
-// Devices that the guest gets from the host as they are.  They behave like real
-// ones because they are real.  We keep no copy of their state that could be
-// wrong.  For the clock (RTC) there is nothing to do here: the guest reads and
-// writes its page.
+// Devices that the guest gets from the host as they are.  So we keep no copy of
+// their state that could be wrong.  For the clock (RTC) there is nothing to do
+// here: the guest reads and writes its page.
 
 #include "hv.h"
 
@@ -12,7 +11,7 @@
 bool uart_access(struct vcpu *v, struct access *a) {
     if (a->store)
         *(volatile uint8_t *)(host.uart + a->offset) = a->value;
-    return a->store;
+    return a->store; // loads don't get here
 }
 
 // SiFive's test device, by which a guest ends or restarts the machine

@@ -32,7 +32,8 @@
 //
 // The registers are mapped for the guest to read.  A store always traps.  From
 // a reset until the features are negotiated a read traps, too, because then we
-// hide some of the device's features.
+// hide some of the device's features.  A driver that accepts one of these does
+// not get FEATURES_OK: see REFUSED.
 
 #include "hv.h"
 
@@ -56,7 +57,7 @@ enum { F_EVENT_IDX = 1 << 29, F_VERSION_1 = 1 << 0 }; // in words 0 and 1
 // example, would give away our own memory if the guest told it to.
 #define KINDS 0xc031eu
 
-// Features have 64 bits and more, of which a register shows the 32 in word SEL.
+// A register shows 32 feature bits at a time, those in word SEL.
 // Returns those in word SEL that we pass on: bits 0 to 23, which each kind of
 // device has for itself, and VERSION_1.  Most of the others change how the
 // rings work.
@@ -80,7 +81,7 @@ static struct slot {
     uint32_t device_sel, driver_sel, queue_sel; // what these registers say
     uint32_t features[2];                       // that the driver has accepted
     bool refused;    // it has accepted one that was not offered
-    unsigned queues; // no queue from this number on is ready
+    unsigned queues; // all that are ready are below this number
     struct queue {
         bool ready;
         uint16_t translated;  // up to which idx we have copied avail
@@ -112,7 +113,7 @@ static void *part(const uint32_t *low, uint64_t size, unsigned align) {
     return gpa % align ? NULL : guest_ptr(gpa, size);
 }
 
-// Makes queue Q ready, which QueueSel names, with our rings in place of the
+// Makes Q, the queue that QueueSel names, ready, with our rings in place of the
 // guest's.  Does nothing if something is wrong with it: QueueReady stays 0.
 static void start_queue(struct slot *s, struct queue *q) {
     q->num = q->set[QUEUE_NUM];
@@ -128,9 +129,8 @@ static void start_queue(struct slot *s, struct queue *q) {
             q->ours->desc[i].addr = (hpa_t)guest_ptr(GUEST_RAM, 0);
     }
     // Old descriptors stay.  If QueueReady = 0 has not stopped the device, it
-    // may still read them, and no field of them is wrong: see copy_chain().
-    // used_event is 0,
-    // so the first chain interrupts.
+    // may still read them, and no field of them is wrong: see copy_chain(). The
+    // ring is cleared, and with it used_event, so the first chain interrupts.
     memset((void *)&q->ours->avail, 0, sizeof q->ours->avail);
     q->translated = 0;
     if (s->queues <= s->queue_sel)
@@ -181,9 +181,8 @@ static bool copy_chain(struct queue *q, uint16_t head) {
 
 // Copies what is new in the guest's avail ring to ours.  Returns false if
 // something is wrong with it.  We don't pass that on.  In its place the device
-// gets a mistake of ours, a chain that begins after the end of the table.
-// QEMU's devices then report an error to the guest: they set DEVICE_NEEDS_RESET
-// in Status and interrupt.
+// gets a head past the end of the table.  QEMU's devices then report an error
+// to the guest: they set DEVICE_NEEDS_RESET in Status and interrupt.
 static bool translate(struct queue *q) {
     uint16_t idx = q->avail->idx;
     bool ok = true;
@@ -210,11 +209,11 @@ static void notify(uint64_t n, uint32_t index) {
     slots[n].regs[QUEUE_NOTIFY] = index;
 }
 
-// Asks for an interrupt when the device is done with the next chain of a queue.
-// The guest has just acknowledged an interrupt, and must now look at used.  But
-// the device may finish a chain before it reads our used_event, and does not
-// interrupt for that.  So look at used.idx again.  While we hold the lock no
-// hart can notify, so the device can finish NUM chains at most.
+// Asks for an interrupt when the device is done with the next chain of each
+// queue.  The guest has just acknowledged an interrupt, and must now look at
+// used.  But the device may finish a chain before it reads our used_event, and
+// does not interrupt for that.  So look at used.idx again.  While we hold the
+// lock no hart can notify, so the device can finish NUM chains at most.
 static void ask_for_interrupts(struct slot *s) {
     for (struct queue *q = s->queue; q < s->queue + s->queues; q++)
         for (unsigned times = 0; q->ready && times <= q->num; times++) {
@@ -289,6 +288,8 @@ static void write_register(unsigned n, unsigned reg, uint32_t value) {
 bool virtio_access(struct vcpu *v, struct access *a) {
     unsigned n = a->offset / PAGE, reg = a->offset % PAGE / 4;
     struct slot *s = &slots[n];
+    // The device's own configuration is behind the registers, as long as they
+    // are.
     if (reg < CONFIG ? a->width != 4 : reg >= 2 * CONFIG)
         return false;
     if (!s->regs)
@@ -320,6 +321,7 @@ void virtio_init(void) {
             continue;
         uint32_t id = regs[DEVICE_ID];
         regs[DEVICE_FEATURES_SEL] = 0;
+        // An ID of 0 is an empty slot, which may be seen.
         if (!id || (id < 32 && KINDS >> id & 1 && regs[VERSION] == 2 &&
                     regs[DEVICE_FEATURES] & F_EVENT_IDX))
             slots[n].regs = regs;
