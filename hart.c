@@ -39,6 +39,7 @@ static void init_hart(struct vcpu *v) {
 
 // The waiting room.  V is here from the beginning until start_hart() says where
 // it is to begin, and again after the guest's hart_stop.
+//
 // Why not stop in the firmware?  Because there a hart is deaf.  A remote fence
 // from another hart would wait for ever for one that stops just then (seen with
 // OpenSBI 1.1 to 1.9).

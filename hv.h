@@ -7,6 +7,7 @@
 // with the hypervisor extension H.  M-mode is the firmware, OpenSBI, which we
 // call by the SBI.  A trap from VS- or VU-mode to us is a VM exit, or exit for
 // short.  Traps that we have delegated go to VS-mode without us.
+//
 // In HS-mode sstatus.SIE is always 0, so no interrupt gets in while our own
 // code runs.  A wfi of ours ends all the same when an interrupt is pending that
 // sie enables.  SIE does not count while the guest runs, because VS-mode is

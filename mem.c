@@ -44,6 +44,7 @@ void *alloc(uint64_t size, uint64_t align) {
 // The second stage of translation is Sv39x4.  That is Sv39 with a root of 2,048
 // entries in place of 512, so that a guest-physical address has 41 bits (Priv.
 // "Guest Physical Address Translation").
+//
 // An entry (PTE) has an address, less its lower 12 bits, from bit 10 on.  With
 // a permission it is a leaf and maps 1 GiB, 2 MiB or 4 KiB to that address.
 // Without one, the next table is there.  We use the largest leaves that fit.

@@ -47,7 +47,8 @@ static bool decode_compressed(uint16_t inst, struct access *a) {
 // it (Priv. "Transformed Instruction or Pseudoinstruction for mtinst or
 // htinst").  That is the 32-bit form of the instruction, with two changes: bit
 // 1 is clear if the original had two bytes, and in place of the base register
-// it has the "Addr.  Offset", see handle_mmio().
+// it has the "Addr. Offset", see handle_mmio().
+//
 // A->store comes from the cause of the exit, unless the instruction tells.
 // No device takes an AMO, but the guest's fault must be that of a store, and
 // for an AMO QEMU 7.2 reports a load.
@@ -109,7 +110,7 @@ unsigned handle_mmio(struct vcpu *v) {
     bool known = decode(inst, transformed, &a);
     // An access that is not aligned may begin in RAM and end in a device.  The
     // fault is then inside the access: stval is where the device's page begins.
-    // htinst tells how far that is from the beginning, in the Addr.  Offset
+    // htinst tells how far that is from the beginning, in the Addr. Offset
     // (a.base).  Without htinst compare the low bits of where the access begins
     // with those of stval: in stval they are 0, and in an access that crosses
     // into a page they are not.

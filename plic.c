@@ -48,16 +48,16 @@ bool plic_access(struct vcpu *v, struct access *a) {
 // we unmap the page with the claim.  So the claim is an exit, and after it
 // handle_interrupts() looks whether the interrupt is gone.  Otherwise V would
 // go on seeing it.
+//
 // While it is mapped V may use the page as it likes, because all that it can
 // change is whether this hart is interrupted.  So complete is not an exit, and
 // neither is a second claim, which finds nothing.
 //
-// Unmapping needs a
-// fence for this hart's TLB.  Mapping does not: if the hart still remembers
-// that nothing was there, that is one more exit, and plic_access() does what V
-// wanted.  Another hart may still reach the page and claim the interrupt, as it
-// may on any machine.  Then V goes on seeing it until its next exit, at the
-// latest its own claim, which finds nothing.
+// Unmapping needs a fence for this hart's TLB.  Mapping does not: if the hart
+// still remembers that nothing was there, that is one more exit, and
+// plic_access() does what V wanted.  Another hart may still reach the page and
+// claim the interrupt, as it may on any machine.  Then V goes on seeing it
+// until its next exit, at the latest its own claim, which finds nothing.
 void plic_show(struct vcpu *v, bool on) {
     uint64_t page = CONTEXT_OF(v->hart);
     if (on) {
