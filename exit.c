@@ -31,8 +31,8 @@ void handle_exit(struct vcpu *v) {
     case CAUSE_STORE_GUEST_PAGE_FAULT: step = handle_mmio(v); break;
     case CAUSE_VIRTUAL_INSTRUCTION: step = handle_virtual_instruction(v); break;
     default:
-        // For an interrupt see handle_interrupts() below.  Any other
-        // exception that was not delegated is the guest's to take.
+        // For an interrupt see handle_interrupts() below.  Any other exception
+        // that was not delegated is the guest's to take.
         if (v->mmode && e->cause == CAUSE_ILLEGAL_INSTRUCTION)
             step = handle_illegal_instruction(v);
         else if (!(e->cause & CAUSE_INTERRUPT))

@@ -26,9 +26,8 @@ static void init_hart(struct vcpu *v) {
     hfence_gvma();
     // A hart without Sv39x4 takes another mode (the field is WARL), and with
     // Bare the guest would own the machine.  A hart may also leave htval 0, and
-    // then we
-    // could not tell which device the guest wants.  So try an address where the
-    // guest has nothing: that must fault, and htval must say where.
+    // then we could not tell which device the guest wants.  So try an address
+    // where the guest has nothing: that must fault, and htval must say where.
     const gpa_t nothing = GUEST_RAM - PAGE;
     if (hlvx_hu(nothing, 0) >= 0 || csr_read(htval) != nothing >> 2)
         die("hart %lx lacks Sv39x4, or leaves htval 0", v->hart);

@@ -49,9 +49,9 @@ static bool decode_compressed(uint16_t inst, struct access *a) {
 // 1 is clear if the original had two bytes, and in place of the base register
 // it has the "Addr. Offset", see handle_mmio().
 //
-// A->store comes from the cause of the exit, unless the instruction tells.
-// No device takes an AMO, but the guest's fault must be that of a store, and
-// for an AMO QEMU 7.2 reports a load.
+// A->store comes from the cause of the exit, unless the instruction tells.  No
+// device takes an AMO, but the guest's fault must be that of a store, and for
+// an AMO QEMU 7.2 reports a load.
 static bool decode(uint32_t inst, bool transformed, struct access *a) {
     if (!transformed && (inst & 3) != 3)
         return decode_compressed(inst, a);

@@ -57,10 +57,9 @@ enum { F_EVENT_IDX = 1 << 29, F_VERSION_1 = 1 << 0 }; // in words 0 and 1
 // example, would give away our own memory if the guest told it to.
 #define KINDS 0xc031eu
 
-// A register shows 32 feature bits at a time, those in word SEL.
-// This returns those that we pass on: bits 0 to 23, which each kind of
-// device has for itself, and VERSION_1.  Most of the others change how the
-// rings work.
+// A register shows 32 feature bits at a time, those in word SEL.  This returns
+// those that we pass on: bits 0 to 23, which each kind of device has for
+// itself, and VERSION_1.  Most of the others change how the rings work.
 static uint32_t allowed(uint32_t sel) {
     return sel == 0 ? 0x00ffffff : sel == 1 ? F_VERSION_1 : 0;
 }
