@@ -40,7 +40,7 @@ static unsigned characters; // written or read by one call
 
 static void judge(const struct call *c) {
     // A mask may name only harts that the guest has.
-    bool harts = c->a[1] == -1ul || (c->a[0] && c->a[1] < guest.harts &&
+    bool harts = c->a[1] == -1ul || (c->a[1] < guest.harts &&
                                      c->a[0] < 1ul << (guest.harts - c->a[1]));
     switch (c->id) {
     case LEGACY_PUTCHAR:
