@@ -132,7 +132,8 @@ void find_host(const uint32_t *fdt) {
     if (!isa_has("h"))
         die("this hart has no H extension: start QEMU with -cpu rv64,h=true");
     // Ask for all of these.  The hart keeps the bits that it has and the
-    // firmware allows.
+    // firmware allows.  The guest's cbo.inval must be a flush: if it only threw
+    // a cache line away, what was in memory before load() would come back.
     csr_write(henvcfg, HENVCFG_STCE | HENVCFG_PBMTE | HENVCFG_ADUE |
                            HENVCFG_CBZE | HENVCFG_CBCFE | HENVCFG_CBIE_FLUSH);
     host.henvcfg = csr_read(henvcfg);
