@@ -3,7 +3,7 @@
 tree, each a line that somebody could have written, and runs the tests that should
 notice.  A fault that none of them finds has survived: a test is missing.
 
-It takes about ten minutes; `tests/mutants.py N M ...` tries only those faults.
+It takes about an hour; `tests/mutants.py N M ...` tries only those faults.
 """
 
 import os

@@ -44,12 +44,20 @@ def test_20_boots(boot, report, qemu):
     report(f"20 boots with 4 harts, boot harts {chosen} ({qemu})")
 
 
+# Linux 6.1 calls a hart off when the hart says so itself, just before it calls
+# hart_stop.  Then it asks for the hart's state, and takes 0, STARTED, for stopped
+# (sbi_cpu_is_stopped).  A hart whose thread gets no time just then is still started
+# when it is told to start, and hart_start must refuse that (ALREADY_AVAILABLE).  So
+# try again.  If the hart never stops, this never ends, and the test fails.
+ON = "until echo 1 >{}; do :; done"
+
+
 def test_offline_and_online(boot):
     """Harts 1 to 3 take turns in being stopped and started by SBI, 50 times."""
     with boot("-c", 4) as guest:
         guest.output(
             "for i in $(seq 50); do c=/sys/devices/system/cpu/cpu$((i % 3 + 1))/online; "
-            "echo 0 >$c && [ $(nproc) = 3 ] && echo 1 >$c && [ $(nproc) = 4 ] || exit; "
+            f"echo 0 >$c && [ $(nproc) = 3 ] && {ON.format('$c')} && [ $(nproc) = 4 ] || exit; "
             "done"
         )
         assert guest.output("nproc") == "4"

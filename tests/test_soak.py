@@ -10,6 +10,7 @@ import random
 import pytest
 
 from conftest import QEMUS
+from test_smp import ON
 from test_virtio import check, disk, no_errors  # noqa: F401, disk is a fixture
 
 BOOTS = int(os.environ.get("BOOTS", 20))
@@ -37,7 +38,7 @@ def load_processes(guest, harts):
 def load_harts(guest, harts):
     for hart in range(1, harts):
         file = f"/sys/devices/system/cpu/cpu{hart}/online"
-        guest.output(f"echo 0 >{file} && echo 1 >{file}")
+        guest.output(f"echo 0 >{file} && {ON.format(file)}")
         guest.output(f"taskset -c {hart} true")
 
 
