@@ -34,7 +34,7 @@ CFLAGS   = -I. -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-re
 sources := $(wildcard *.c *.S)
 objects := $(sources:%=$(O)/%.o)
 
-.PHONY: all where check check-debian13 bench fuzz-host fuzz-guest mutants soak plot readme FORCE
+.PHONY: all where check check-book check-debian13 bench fuzz-host fuzz-guest mutants soak plot readme FORCE
 all: $(O)/hv.elf
 
 $(O)/hv.elf: $(objects) hv.ld
@@ -85,7 +85,11 @@ $(ROOTFS): rootfs/config rootfs/build.sh rootfs/init
 check:
 	@tests/run
 
-# The same in a folder with a fresh Debian 13.  It needs root.
+# The tests of the book alone: each step builds, each run shows what its chapter says.
+check-book:
+	@tests/run -k test_book
+
+# All tests in a folder with a fresh Debian 13.  It needs root.
 check-debian13:
 	@tools/debian13.sh
 

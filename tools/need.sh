@@ -34,6 +34,7 @@ table() {
 	clang-format             clang-format           clang-tools-extra        clang                 clang-format                check
 	cloc                     cloc                   cloc                     cloc                  cloc                        check
 	/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin u-boot-qemu - - - check
+	git                      git                    git                      git                   git                         check
 	clang                    clang                  clang                    clang                 llvm                        check
 	llvm-cov                 llvm                   llvm                     llvm                  llvm                        check
 	/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a libclang-rt-dev compiler-rt compiler-rt - check
