@@ -59,6 +59,12 @@ def test_run(name, qemu):
     book.compare(name, qemu)
 
 
+def test_mask():
+    """What the kernel says behind a prompt takes no prompt away."""
+    said = "guest:~# [    0.6] x\nguest:~# [    0.612345] hrtimer: interrupt took 1 ns\npoweroff\n"
+    assert book.mask(said) == ["guest:~# [    0.6] x", "guest:~# poweroff"]
+
+
 @pytest.mark.parametrize("name, qemu", on_each(PLAN["fault"], 1))
 def test_fault(name, qemu):
     """A row of "if you see this": the fault shows what the row says."""
