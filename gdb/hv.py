@@ -1,6 +1,6 @@
 """Commands for gdb that know the hypervisor: `help hv` lists them.
 
-./run.sh --gdb starts QEMU and says how to get here; docs/gdb.md shows a session.
+./run.sh --gdb starts QEMU and says how to get here, and the book shows sessions.
 
 gdb sees one hart that lives in two worlds.  The bit V says in which of them it
 has stopped; V is in no register, but QEMU's monitor tells it.  With V = 1 the
