@@ -1,4 +1,4 @@
-"""The exit strip at the end of a chapter: which exits has its run that the last one had not?"""
+"""The exit strip at the end of a chapter: which exits has its run that no earlier one had?"""
 
 import math
 import re
@@ -19,7 +19,8 @@ def group(kinds):
     """All registers of one virtio slot, loads and stores apart, in one row."""
     out = {}
     for name, count in kinds.items():
-        name = re.sub(r"virtio(\d)\..*", r"the disk's registers", name)
+        if not re.search("QueueNotify|InterruptACK", name):
+            name = re.sub(r"virtio\d\..*", "virtio7, the others", name)
         out[name] = out.get(name, 0) + count
     return out
 
@@ -28,14 +29,15 @@ def strip(chapter):
     place = CHAPTERS.index(chapter)
     before = group(exits(CHAPTERS[place - 1])) if place else {}
     now = group(exits(chapter))
-    new = [k for k in now if k not in before]
+    ever = {k for c in CHAPTERS[:place] for k in group(exits(c))}
+    new = [k for k in now if k not in ever]
 
     def draw(f):
         f.text(16, 28, "kind of exit", bold=True)
         f.text(WIDTH - 16, 28, "how many", bold=True, anchor="end")
         y, x, most = 46, 372, math.log10(20000)
         rows = sorted(now, key=lambda k: (k not in new, -now[k], k))
-        most_old = len(new) + 6
+        most_old = len(new) + 9
         if len(rows) <= most_old + 2:
             most_old = len(rows)
         for name in rows[:most_old]:
@@ -49,18 +51,18 @@ def strip(chapter):
             y += 31
         gone = [f"`{k}`" for k in before if k not in now]
         y += 22
-        if place:
+        if place and new:
             f.out.append(f'<rect x="16" y="{y - 13}" width="16" height="14" rx="3" class="exit" stroke-width="1.5"/>')
-            f.text(40, y, f"new since chapter {int(CHAPTERS[place - 1])}", "note")
+            f.text(40, y, "new in this chapter", "note")
             y += 26
         if gone:
-            y = f.note(16, y, "no longer: " + ", ".join(gone), WIDTH - 32) + 26
+            y = f.note(16, y, "not in this run, but in the last chapter's: " + ", ".join(gone), WIDTH - 32) + 26
         if max(now.values()) > 1:
             f.text(16, y, "one run on QEMU 7.2; the bars have a logarithmic scale", "note")
         some = ", ".join(sorted(new, key=lambda k: (-now[k], k)))
         kinds = "one kind of exit" if len(now) == 1 else f"{len(now)} kinds of exits"
         return f"""The run at the end of chapter {int(chapter)} has {kinds}.
-            {"New since chapter %d" % int(CHAPTERS[place - 1]) if place else "It is"}: {some or "none"}.
+            {"New" if place else "It is"}: {some or "none"}.
             {"No longer there: " + ", ".join(gone).replace("`", "") + "." if gone else ""}"""
 
     figure(f"{chapter}-exits", f"The exits of chapter {int(chapter)}")(draw)
