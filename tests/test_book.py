@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -14,6 +15,12 @@ from conftest import QEMUS, ROOT
 loader = importlib.machinery.SourceFileLoader("book", str(ROOT / "book/book"))
 book = importlib.util.module_from_spec(importlib.util.spec_from_loader("book", loader))
 loader.exec_module(book)
+
+sys.path.insert(0, str(ROOT / "book/figures"))
+import part1  # noqa: E402,F401
+import part2  # noqa: E402,F401
+import strips  # noqa: E402,F401
+from shapes import FIGURES, KINDS, THEMES  # noqa: E402
 
 PLAN = book.plan()
 CHAPTERS = {path.name[:2]: path for path in book.chapters()}
@@ -100,6 +107,33 @@ def test_chapter(chapter):
     assert all(e.startswith(number + ".") for e in exercises)
     for link in re.findall(r"\]\(([^)#\s]+)\)", text):
         assert link.startswith("https://") or (chapter.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure(name):
+    """It is what the runs and sources say, says so in words, and is in its chapter, once."""
+    svg = (ROOT / f"book/figures/{name}.svg").read_text()
+    assert FIGURES[name]().svg() == svg, f"book/figures/draw {name}"  # looks at its texts, too
+    assert 'role="img" viewBox' in svg and f"<title id=\"fig-{name}-title\">" in svg
+    assert 80 < len(re.search("<desc[^>]*>(.*)</desc>", svg)[1]) < 500
+    assert not re.search("https?://(?!www.w3.org/2000/svg)|url\\(", svg)
+    if name[:2] in CHAPTERS:  # it is written
+        assert CHAPTERS[name[:2]].read_text().count(f"<!-- figure {name} -->") == 1
+
+
+def test_figures():
+    """There are no others, and their text can be read on all that it stands on."""
+    assert {path.stem for path in (ROOT / "book/figures").glob("*.svg")} == set(FIGURES)
+    for theme in THEMES.values():
+
+        def light(name):
+            parts = [int(theme[name][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+            r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05
+
+        for text in "fg", "dim":
+            for ground in (*KINDS, "ground"):
+                assert max(light(text), light(ground)) / min(light(text), light(ground)) >= 4.5
 
 
 def test_tool():

@@ -5,8 +5,6 @@ import re
 from facts import constant, entries, hexa, number, record, said, source
 from shapes import LINE, WIDTH, Place, figure
 
-CHAPTER = "{} of chapter {}"
-
 
 def instructions(step, label, until):
     """The code in trap.S from LABEL up to UNTIL, one instruction each, without comments."""
@@ -14,6 +12,31 @@ def instructions(step, label, until):
     text = text[text.index(f"\n{label}:") : text.index(f"\n{until}:")]
     lines = (line.split("//")[0] for line in text.split("\n")[2:])
     return [" ".join(line.split()) for line in lines if line.strip() and ".globl" not in line]
+
+
+@figure("00-layers", "What runs on what")
+def layers(f):
+    banner = said("01-opening", r"OpenSBI (v\S+)")
+    rows = [
+        ("guest", "the guest's programs: a shell", "VU-mode"),
+        ("guest", "the guest's kernel: Linux", "VS-mode"),
+        ("host", "our hypervisor", "HS-mode"),
+        ("hart", f"the firmware: OpenSBI {banner}", "M-mode"),
+        ("plain", "the host: harts, RAM and devices of `virt`", ""),
+        ("bare", "QEMU, a program on your own computer", ""),
+    ]
+    y, top = 14, 14
+    for i, (kind, text, mode) in enumerate(rows):
+        box = f.box(150, y, 470, text, kind if kind != "bare" else "plain", h=52, dash=kind == "bare")
+        f.text(136, y + 32, mode, anchor="end", bold=True)
+        y += 60
+    for first, last, label in ((0, 1, "the guest"), (2, 2, "this book"), (4, 5, "emulated")):
+        a, b = top + 60 * first + 4, top + 60 * last + 48
+        f.line((636, a), (644, a), (644, b), (636, b), head=False, kind=("guest", "host", "plain")[min(first, 4) // 2])
+        f.text(654, (a + b) / 2 + 6, label, "note")
+    return """Layers, from top to bottom: the guest's programs in VU-mode, the guest's kernel in VS-mode, our hypervisor in
+        HS-mode, the firmware OpenSBI in M-mode, the host with its harts, RAM and devices, and QEMU, which
+        emulates that host on your own computer."""
 
 
 @figure("04-door", "The door between the guest and us")

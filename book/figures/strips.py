@@ -60,9 +60,10 @@ def strip(chapter):
         if max(now.values()) > 1:
             f.text(16, y, "one run on QEMU 7.2; the bars have a logarithmic scale", "note")
         some = ", ".join(sorted(new, key=lambda k: (-now[k], k)))
+        top = sorted(now, key=lambda k: -now[k])[:3]
         kinds = "one kind of exit" if len(now) == 1 else f"{len(now)} kinds of exits"
-        return f"""The run at the end of chapter {int(chapter)} has {kinds}.
-            {"New" if place else "It is"}: {some or "none"}.
+        return f"""The run at the end of chapter {int(chapter)} has {kinds}{", most of them " + ", ".join(top) if len(now) > 3 else ""}.
+            {"New" if place else "It is"}: {some or "none of them"}.
             {"No longer there: " + ", ".join(gone).replace("`", "") + "." if gone else ""}"""
 
     figure(f"{chapter}-exits", f"The exits of chapter {int(chapter)}")(draw)
