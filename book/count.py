@@ -7,7 +7,9 @@ table of what it found: how many there were of each kind, by name.
 """
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -18,7 +20,7 @@ TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
 def ask_gdb(elf, *questions):
     """What numbers does gdb give for QUESTIONS, without running anything?"""
-    line = ["gdb-multiarch", "-nx", "-q", "-batch", elf]
+    line = [shutil.which("gdb-multiarch") or "gdb", "-nx", "-q", "-batch", elf]
     for question in questions:
         line += ["-ex", f"output {question}", "-ex", "echo \\n"]
     text = subprocess.run(line, capture_output=True, text=True, check=True).stdout
@@ -30,8 +32,8 @@ def watched(qemu, folder, ram):
     elf = folder / "build/hv.elf"
     offset, harts = ask_gdb(elf, "(long)&((struct vcpu *)0)->exits", "((struct guest *)&guest)->harts")
     symbols = folder / "build/symbols"
-    nm = subprocess.run(["nm", elf], capture_output=True, text=True, check=True)
-    symbols.write_text(nm.stdout)
+    nm = os.environ.get("CROSS", "riscv64-linux-gnu-") + "nm"
+    symbols.write_text(subprocess.run([nm, elf], capture_output=True, text=True, check=True).stdout)
     words = [sys.executable, __file__, offset, "--harts", harts, "--mib", int(ram[:-1]) << 10]
     words += ["--hv", symbols, "--trace", folder / "build/trace", "--", qemu]
     command = folder / "build/qemu"
@@ -45,7 +47,7 @@ def table(folder):
     trace = json.loads((folder / "build/trace").read_text())
     kinds = Counter(event["name"] for event in trace["traceEvents"] if event["ph"] == "X")
     lost = trace["otherData"]["exits lost"]
-    text = "".join(f"{count:7}  {kind}\n" for kind, count in sorted(kinds.items(), key=lambda k: k[0]))
+    text = "".join(f"{count:7}  {kind}\n" for kind, count in sorted(kinds.items()))
     return text + (f"{lost:7}  lost\n" if lost else "")
 
 

@@ -20,7 +20,7 @@ def group(kinds):
     out = {}
     for name, count in kinds.items():
         if not re.search("QueueNotify|InterruptACK", name):
-            name = re.sub(r"virtio\d\..*", "virtio7, the others", name)
+            name = re.sub(r"virtio\d\..*", "virtio7, others", name)
         out[name] = out.get(name, 0) + count
     return out
 
