@@ -30,7 +30,9 @@ def ask_gdb(elf, *questions):
 def watched(qemu, folder, ram):
     """A command that runs QEMU with its arguments, and writes build/trace in FOLDER."""
     elf = folder / "build/hv.elf"
-    offset, harts = ask_gdb(elf, "(long)&((struct vcpu *)0)->exits", "((struct guest *)&guest)->harts")
+    offset, harts = ask_gdb(
+        elf, "(long)&((struct vcpu *)0)->exits", "((struct guest *)&guest)->harts"
+    )
     symbols = folder / "build/symbols"
     nm = os.environ.get("CROSS", "riscv64-linux-gnu-") + "nm"
     symbols.write_text(subprocess.run([nm, elf], capture_output=True, text=True, check=True).stdout)
@@ -42,10 +44,14 @@ def watched(qemu, folder, ram):
     return str(command)
 
 
-def table(folder):
-    """How many exits of which kind build/trace has."""
+def table(folder, without):
+    """How many exits of which kind build/trace has, WITHOUT those like this.
+
+    Exception 0 is none of them: it is a record that a reset of the machine has cut off.
+    """
     trace = json.loads((folder / "build/trace").read_text())
     kinds = Counter(event["name"] for event in trace["traceEvents"] if event["ph"] == "X")
+    kinds = {k: n for k, n in kinds.items() if not re.search(f"Exception 0|{without or '$^'}", k)}
     lost = trace["otherData"]["exits lost"]
     text = "".join(f"{count:7}  {kind}\n" for kind, count in sorted(kinds.items()))
     return text + (f"{lost:7}  lost\n" if lost else "")

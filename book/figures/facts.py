@@ -35,7 +35,9 @@ def source(step, file):
 
 def constant(step, name):
     """The number that NAME has in hv.h: a #define or a member of an enum."""
-    found = re.search(rf"\b{name} *=? *(?:\(?)(0x[0-9a-f]+|\d+)(?:ul)?(?: << (\d+))?", source(step, "hv.h"))
+    found = re.search(
+        rf"\b{name} *=? *(?:\(?)(0x[0-9a-f]+|\d+)(?:ul)?(?: << (\d+))?", source(step, "hv.h")
+    )
     return int(found[1], 0) << int(found[2] or 0)
 
 

@@ -63,7 +63,9 @@ def style(name):
     rules += [f"@media (prefers-color-scheme:dark){{{me}:not(.inlined){{{colours('dark')}}}}}"]
     rules += [f".dark {me}{{{colours('dark')}}}"]
     rules += [f"{me} text{{font:{SIZES['']}px system-ui,sans-serif;fill:var(--fg)}}"]
-    rules += [f"{me} .mono{{font:{SIZES['mono']}px ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace}}"]
+    rules += [
+        f"{me} .mono{{font:{SIZES['mono']}px ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace}}"
+    ]
     rules += [f"{me} .note{{font-size:{SIZES['note']}px;fill:var(--dim)}}"]
     rules += [f"{me} .small{{font-size:{SIZES['small']}px;fill:var(--dim)}}"]
     rules += [f"{me} .bold{{font-weight:600}}"]
@@ -84,7 +86,7 @@ def width(text, size, mono=False, bold=False):
     for c in text:
         if c in "il|'.,:;!jI ":
             total += 0.34
-        elif c in "frt()[]-/\"":
+        elif c in 'frt()[]-/"':
             total += 0.44
         elif c in "mwMW@%→←↑↓—≤≥":
             total += 0.95
@@ -179,7 +181,9 @@ class Figure:
             y += LINE - 3
         return y - LINE + 3
 
-    def box(self, x, y, w, text="", kind="plain", h=None, head="", anchor="middle", dash=False, size=""):
+    def box(
+        self, x, y, w, text="", kind="plain", h=None, head="", anchor="middle", dash=False, size=""
+    ):
         """A box with TEXT, below a bold HEAD; as high as it must be, or H."""
         room = w - 20
         rows = [(line, "", True) for line in wrap(head, room, "", True)] if head else []
@@ -214,8 +218,13 @@ class Figure:
         )
         if head:
             tips = [(bx, by)]
-            tips += [(bx - 11 * math.cos(angle + t), by - 11 * math.sin(angle + t)) for t in (0.45, -0.45)]
-            self.out.append(f'<polygon points="{" ".join(f"{n(x)},{n(y)}" for x, y in tips)}" class="{kind}-head"/>')
+            tips += [
+                (bx - 11 * math.cos(angle + t), by - 11 * math.sin(angle + t))
+                for t in (0.45, -0.45)
+            ]
+            self.out.append(
+                f'<polygon points="{" ".join(f"{n(x)},{n(y)}" for x, y in tips)}" class="{kind}-head"/>'
+            )
 
     def area(self, *points, kind="plain"):
         path = " ".join(f"{n(x)},{n(y)}" for x, y in points)
@@ -227,7 +236,9 @@ class Figure:
             meaning = MEANING[kind]
             if x + 26 + line_width(meaning, "small") > WIDTH - 10:
                 x, y = 16, y + 24
-            self.out.append(f'<rect x="{x}" y="{y - 12}" width="16" height="14" rx="3" class="{kind}" stroke-width="1.5"/>')
+            self.out.append(
+                f'<rect x="{x}" y="{y - 12}" width="16" height="14" rx="3" class="{kind}" stroke-width="1.5"/>'
+            )
             self.text(x + 24, y, meaning, "small")
             x += 24 + line_width(meaning, "small") + 26
 

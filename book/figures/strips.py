@@ -47,22 +47,35 @@ def strip(chapter):
             f.text(WIDTH - 16, y + 18, f"`{now[name]}`", anchor="end")
             y += 31
         if rows[most_old:]:
-            f.text(16, y + 18, f"and {len(rows) - most_old} more kinds that were there before", "note")
+            f.text(
+                16, y + 18, f"and {len(rows) - most_old} more kinds that were there before", "note"
+            )
             y += 31
         gone = [f"`{k}`" for k in before if k not in now]
         y += 22
         if place and new:
-            f.out.append(f'<rect x="16" y="{y - 13}" width="16" height="14" rx="3" class="exit" stroke-width="1.5"/>')
+            f.out.append(
+                f'<rect x="16" y="{y - 13}" width="16" height="14" rx="3" class="exit" stroke-width="1.5"/>'
+            )
             f.text(40, y, "new in this chapter", "note")
             y += 26
         if gone:
-            y = f.note(16, y, "not in this run, but in the last chapter's: " + ", ".join(gone), WIDTH - 32) + 26
+            y = (
+                f.note(
+                    16,
+                    y,
+                    "not in this run, but in the last chapter's: " + ", ".join(gone),
+                    WIDTH - 32,
+                )
+                + 26
+            )
         if max(now.values()) > 1:
             f.text(16, y, "one run on QEMU 7.2; the bars have a logarithmic scale", "note")
         some = ", ".join(sorted(new, key=lambda k: (-now[k], k)))
         top = sorted(now, key=lambda k: -now[k])[:3]
         kinds = "one kind of exit" if len(now) == 1 else f"{len(now)} kinds of exits"
-        return f"""The run at the end of chapter {int(chapter)} has {kinds}{", most of them " + ", ".join(top) if len(now) > 3 else ""}.
+        return f"""The run at the end of chapter {int(chapter)} has
+            {kinds}{", most of them " + ", ".join(top) if len(now) > 3 else ""}.
             {"New" if place else "It is"}: {some or "none of them"}.
             {"No longer there: " + ", ".join(gone).replace("`", "") + "." if gone else ""}"""
 
