@@ -24,9 +24,7 @@ def layers(f):
     ]
     y, top = 14, 14
     for i, (kind, text, mode) in enumerate(rows):
-        f.box(
-            150, y, 470, text, kind if kind != "bare" else "plain", h=52, dash=kind == "bare"
-        )
+        f.box(150, y, 470, text, kind if kind != "bare" else "plain", h=52, dash=kind == "bare")
         f.text(136, y + 32, mode, anchor="end", bold=True)
         y += 60
     for first, last, label in ((0, 1, "the guest"), (2, 2, "this book"), (4, 5, "emulated")):
@@ -424,9 +422,7 @@ def memories(f):
     f.text(lx - 10, y + 6, f"`{hexa(theirs + size)}`", anchor="end")
     mine = places["ram"]
     top = places["image"].top - 50  # its 0x80200000 is at the height of ours
-    f.box(
-        rx, 42, rw, "nothing is here: an access is an exit", "plain", h=top - 42, dash=True
-    )
+    f.box(rx, 42, rw, "nothing is here: an access is an exit", "plain", h=top - 42, dash=True)
     ours = Place(rx, top, rw, 190)
     f.rect(ours, "guest")
     for address, at in ((0, 42), (base, top), (kernel, top + 50), (base + size, top + 190)):
@@ -615,6 +611,51 @@ def delegate(f):
     return f"""A table of the exceptions with their causes, and who takes them. The causes {exits}
         are exits to us. All others go to the guest, because they are in hedeleg. The firmware
         looks first at those that are not in its medeleg: {first}."""
+
+
+@figure("07-files", "The guest's three files, in our image and in its RAM")
+def files(f):
+    form = r"{} = {{gpa = (0x\w+), start = (0x\w+), end = (0x\w+)}}"
+    names = {"kernel": "`Image`, the kernel", "initrd": "the initramfs", "dtb": "the device tree"}
+    places = {k: [int(x, 16) for x in said("07-files", form.format(k))] for k in names}
+    base = constant("07.5", "GUEST_RAM")
+    end = base + number("07-files", r"ram_size\n.*= (0x\w+)")
+    lx, rx, w = 130, 424, 200
+    f.text(lx + w / 2, 26, "our image", anchor="middle", bold=True)
+    f.text(rx + w / 2, 26, "the guest's RAM", anchor="middle", bold=True)
+    left, y = {}, 42
+    for name in sorted(names, key=lambda k: places[k][1]):
+        h = 150 if name == "kernel" else 70
+        f.text(lx - 10, y + 6, f"`{hexa(places[name][1])}`", anchor="end")
+        left[name] = f.box(lx, y, w, names[name], "host", h=h)
+        y += h
+    f.text(lx - 10, y + 6, f"`{hexa(places['dtb'][2])}`", anchor="end")
+    y, at = 42, base
+    for name in sorted(names, key=lambda k: places[k][0]):
+        gpa, start, stop = places[name]
+        if gpa > at:
+            f.text(rx + w + 10, y + 6, f"`{hexa(at)}`")
+            f.box(rx, y, w, "free", "plain", h=44, dash=True)
+            y += 44
+        h = 150 if name == "kernel" else 70
+        f.text(rx + w + 10, y + 6, f"`{hexa(gpa)}`")
+        box = f.box(rx, y, w, f"{(stop - start + 1023) // 1024} KiB", "guest", h=h)
+        f.line((lx + w, left[name].cy), (rx, box.cy), kind="host")
+        y, at = y + h, gpa + stop - start
+    f.text(rx + w + 10, y + 6, f"`{hexa(at)}`")
+    f.box(rx, y, w, "free", "plain", h=60, dash=True)
+    f.text(rx + w + 10, y + 66, f"`{hexa(end)}`")
+    f.note(
+        16,
+        y + 34,
+        "`load()` copies each file to where it belongs. Heights are not to scale.",
+        380,
+        "small",
+    )
+    return f"""Two columns. Our image has the kernel, the initramfs and the device tree one after
+        the other, from {hexa(places["kernel"][1])} on. load() copies them into the guest's RAM:
+        the kernel to {hexa(places["kernel"][0])}, the device tree to {hexa(places["dtb"][0])} and
+        the initramfs to {hexa(places["initrd"][0])}."""
 
 
 @figure("07-walk", "One address through both stages")
