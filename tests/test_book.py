@@ -35,7 +35,8 @@ def on_each(entries, at_most=9):
             for qemu, command in QEMUS.items()
             if "only" not in entry or re.search(r"\d+", qemu)[0] in entry["only"]
         ]
-        for qemu, command in (qemus * 2)[i % len(qemus or [0]) :][: min(at_most, len(qemus))]:
+        most = 1 if "shell" in entry else at_most
+        for qemu, command in (qemus * 2)[i % len(qemus or [0]) :][: min(most, len(qemus))]:
             params.append(pytest.param(name, command, id=f"{name}-{qemu}"))
     return params
 
@@ -79,11 +80,11 @@ def test_fault(name, qemu):
 
 
 def test_faults():
-    """Each row has its fault, and each fault its row; no chapter has under three."""
+    """Each row has its fault, and each fault its row; no chapter that has steps has under three."""
     for number, chapter in CHAPTERS.items():
         rows = re.findall(r"(?m)^\|.*<!-- fault (\S+) -->", chapter.read_text())
         assert sorted(rows) == sorted(n for n in PLAN["fault"] if n.startswith(number))
-        assert number == "00" or len(rows) >= 3, chapter
+        assert number in ("00", "16") or len(rows) >= 3, chapter
 
 
 @pytest.mark.parametrize("name, qemu", on_each(PLAN["exercise"], 1))
