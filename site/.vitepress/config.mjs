@@ -1,0 +1,79 @@
+import { defineConfig } from 'vitepress'
+import { book, data, shiki } from './book.mjs'
+
+const link = (page) => `/${page.replace(/\.md$/, '.html')}`
+const teachers = data.documents.find(({ page }) => page === 'teachers.md')
+const more = data.documents.filter((document) => document !== teachers)
+
+const sidebar = [
+  {
+    text: 'The book',
+    items: data.chapters.map(({ page, title }) => ({ text: title, link: link(page) })),
+  },
+  {
+    text: 'Try it',
+    items: Object.entries(data.play).map(([name, text]) => ({ text, link: `/play/${name}.html` })),
+  },
+  {
+    text: 'The finished code',
+    collapsed: true,
+    items: data.sources.map(({ file, page }) => ({ text: file, link: link(page) })),
+  },
+  {
+    text: 'More',
+    collapsed: true,
+    items: [
+      ...(teachers ? [{ text: teachers.words, link: link(teachers.page) }] : []),
+      ...more.map(({ page, words }) => ({ text: words, link: link(page) })),
+      { text: 'The book on one page', link: '/print.html' },
+    ],
+  },
+]
+
+export default defineConfig({
+  base: process.env.SITE_BASE ?? '/',
+  outDir: process.env.SITE_OUT,
+  lang: 'en-GB',
+  title: 'A hypervisor from an empty folder',
+  description: 'A book about a RISC-V hypervisor of a thousand lines: each line after the failure that asks for it.',
+  head: [
+    ['link', { rel: 'icon', type: 'image/svg+xml', href: `${process.env.SITE_BASE ?? '/'}icon.svg` }],
+    ['meta', { name: 'theme-color', content: '#0f6a5f' }],
+  ],
+  lastUpdated: false,
+  ignoreDeadLinks: [/^\/slides\//],
+  srcExclude: ['node_modules/**', 'slides/**'],
+  markdown: {
+    theme: { light: 'github-light-default', dark: 'github-dark-default' },
+    config: book,
+    codeTransformers: [shiki],
+    // A heading is long here; its address should still be short enough to read.
+    anchor: { level: [2, 3] },
+    headers: { level: [2, 3] },
+  },
+  vue: { template: { compilerOptions: { comments: false } } },
+  vite: { build: { chunkSizeWarningLimit: 2000 }, logLevel: 'warn' },
+  themeConfig: {
+    siteTitle: 'Hypervisor book',
+    logo: '/icon.svg',
+    nav: [
+      { text: 'Read', link: link(data.chapters[0].page), activeMatch: '^/chapters/' },
+      { text: 'Try it', link: '/play/instruction.html', activeMatch: '^/play/' },
+      { text: 'Code', link: link(data.sources[0].page), activeMatch: '^/code/' },
+      ...(teachers ? [{ text: teachers.words, link: link(teachers.page) }] : []),
+      ...(data.slides.length ? [{ text: 'Slides', link: `/slides/${data.slides[0].replace(/md$/, 'html')}`, target: '_self' }] : []),
+    ],
+    sidebar,
+    outline: { level: [2, 3], label: 'In this chapter' },
+    docFooter: { prev: 'Before', next: 'Next' },
+    search: {
+      provider: 'local',
+      options: {
+        miniSearch: {
+          // Underscores and dots belong to names: SIP_SEIP, hlvx.hu.
+          searchOptions: { fuzzy: 0.15, prefix: true, boost: { title: 4, titles: 1, text: 2 } },
+        },
+      },
+    },
+  },
+})

@@ -1,0 +1,15 @@
+import DefaultTheme from 'vitepress/theme'
+import HomePage from './HomePage.vue'
+import PlayInstruction from './PlayInstruction.vue'
+import PlayWalk from './PlayWalk.vue'
+import PrintCover from './PrintCover.vue'
+import './style.css'
+import './print.css'
+
+export default {
+  extends: DefaultTheme,
+  enhanceApp({ app }) {
+    Object.entries({ HomePage, PlayInstruction, PlayWalk, PrintCover }).forEach(([name, component]) =>
+      app.component(name, component))
+  },
+}
