@@ -34,7 +34,7 @@ CFLAGS   = -I. -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-re
 sources := $(wildcard *.c *.S)
 objects := $(sources:%=$(O)/%.o)
 
-.PHONY: all where check check-book check-debian13 bench fuzz-host fuzz-guest mutants soak plot readme FORCE
+.PHONY: all where check check-book check-debian13 site site-serve site-pdf bench fuzz-host fuzz-guest mutants soak plot readme FORCE
 all: $(O)/hv.elf
 
 $(O)/hv.elf: $(objects) hv.ld
@@ -88,6 +88,19 @@ check:
 # The tests of the book alone: each step builds, each run shows what its chapter says.
 check-book:
 	@tests/run -k test_book
+
+# The book's site, in build/site: see site/README.md.
+site:
+	@tools/need.sh site
+	@site/build
+
+site-serve: site
+	@node site/serve.mjs build/site $(or $(PORT),8000)
+
+# The whole book as build/book.pdf, printed by Chromium.
+site-pdf: site
+	@tools/need.sh site-pdf
+	@cd build/site-node && node ../../site/pdf.mjs ../site ../book.pdf
 
 # All tests in a folder with a fresh Debian 13.  It needs root.
 check-debian13:

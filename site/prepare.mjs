@@ -99,7 +99,7 @@ for (const { page, text } of [...chapters, ...documents]) write(page, text)
 // One page with everything, to print.  Its headings are links into themselves.
 write(
   'print.md',
-  front({ title: 'The book on one page', search: false, layout: 'page', pageClass: 'print' }) +
+  front({ title: 'The book on one page', search: false, layout: 'page', sidebar: false, pageClass: 'print' }) +
     `<PrintCover />\n\n` +
     chapters
       .map(({ text, file }) => `<!-- chapter ${posix.basename(file)} -->\n\n${text.trim()}\n`)
@@ -135,7 +135,7 @@ const prompt = /^[\w-]+:[~/]\S*# ?/
 function gist(name) {
   if (!has(`book/runs/${name}.txt`)) return null
   let lines = read(`book/runs/${name}.txt`).split('\n').map((line) => line.trimEnd()).filter(Boolean)
-  const off = lines.findIndex((line) => prompt.test(line) && /\b(poweroff|reboot)$/.test(line))
+  const off = lines.findIndex((line) => prompt.test(line) && /\bpoweroff$/.test(line))
   if (off > 0) lines = lines.slice(0, off)
   const typed = lines.map((line) => prompt.test(line + ' ') && line.replace(prompt, '') !== '').lastIndexOf(true)
   const end = lines.length && prompt.test(lines.at(-1) + ' ') && !lines.at(-1).replace(prompt, '')
@@ -171,7 +171,7 @@ write(
     repository: process.env.SITE_REPOSITORY ?? '',
   }),
 )
-write('index.md', front({ layout: 'page', title: 'A hypervisor from an empty folder', titleTemplate: false, pageClass: 'home' }) + '<HomePage />\n')
+write('index.md', front({ layout: 'page', sidebar: false, title: 'A hypervisor from an empty folder', titleTemplate: false, pageClass: 'home' }) + '<HomePage />\n')
 write('404.md', front({ title: 'No such page', search: false }) + '# No such page\n\nThe [book](/) begins here.\n')
 
 // --- What VitePress takes as it is -------------------------------------------------------

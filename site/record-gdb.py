@@ -3,6 +3,7 @@ has in its page tables.  It uses hv.py's functions, so both say the same.
 """
 
 import json
+import re
 from pathlib import Path
 
 
@@ -83,7 +84,7 @@ def dump(path):
             {
                 "satp": f"{satp:#x}",
                 "hgatp": f"{hgatp():#x}",
-                "qemu": said("monitor info version").split()[0].split("(")[0],
+                "qemu": re.search(r"\d+\.\d+", said("monitor info version"))[0],
                 "places": {
                     "ram": int(guest()["ram_size"]),
                     "devices": devices(),

@@ -6,11 +6,13 @@
 #   gdb    to look into it with gdb (the tests do, too)
 #   stats  for ./run.sh --stats and --trace
 #   plot   for make plot and make bench
+#   site   for make site: the book as a site
+#   site-pdf  to print it, and to test it
 # With apt it installs (as root, or through sudo after saying what and why);
 # elsewhere it says what to install, and exits with 2.
 set -euo pipefail
 
-# A line for each: command or file, package for apt, dnf, pacman, brew, purpose.
+# A line for each: command or file, package for apt, dnf, pacman, brew, purposes.
 table() {
 	cat <<-'END'
 	make                     make                   make                     make                  make                        run
@@ -35,10 +37,14 @@ table() {
 	cloc                     cloc                   cloc                     cloc                  cloc                        check
 	/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin u-boot-qemu - - - check
 	git                      git                    git                      git                   git                         check
-	clang                    clang                  clang                    clang                 llvm                        check
+	clang                    clang                  clang                    clang                 llvm                        check site
 	llvm-cov                 llvm                   llvm                     llvm                  llvm                        check
 	/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a libclang-rt-dev compiler-rt compiler-rt - check
 	/usr/include/cmocka.h    libcmocka-dev          libcmocka-devel          cmocka                cmocka                      check
+	node                     nodejs                 nodejs                   nodejs                node                        site
+	npm                      npm                    nodejs-npm               npm                   -                           site
+	wasm-ld                  lld                    lld                      lld                   lld                         site
+	chromium                 chromium               chromium                 chromium              -                           site-pdf
 	/usr/lib/python3/dist-packages/pytest  python3-pytest  python3-pytest    python-pytest         pytest                      check
 	/usr/lib/python3/dist-packages/pexpect python3-pexpect python3-pexpect   python-pexpect        pexpect                     check
 	/usr/lib/python3/dist-packages/xdist   python3-pytest-xdist python3-pytest-xdist python-pytest-xdist -                     check
@@ -57,9 +63,13 @@ has() {
 }
 
 missing() { # what, apt, dnf, pacman or brew
-	while read -r what apt dnf pacman brew use; do
-		[[ " $purposes " = *" $use "* ]] || continue
-		has "$what" || echo "${!1}"
+	local use uses
+	while read -r what apt dnf pacman brew uses; do
+		for use in $uses; do
+			[[ " $purposes " = *" $use "* ]] || continue
+			has "$what" || echo "${!1}"
+			break
+		done
 	done < <(table)
 }
 
