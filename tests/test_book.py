@@ -3,6 +3,7 @@
 import importlib.machinery
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -91,6 +92,8 @@ def test_faults():
 def test_exercise(name, qemu):
     """Its check fails on the chapter's code, and passes with the solution."""
     assert not book.solved(name, qemu)
+    if not (ROOT / "book/solutions").exists():
+        pytest.skip("there is no book/solutions here: this is a handout, see book/teachers.md")
     assert book.solved(name, qemu, solution=True)
 
 
@@ -146,7 +149,7 @@ def test_tool():
     assert run("--help").stdout.startswith("The machinery")
     for words in ["nonsense"], ["apply", "77.1", "/tmp"], ["grade", "01", "/nowhere"], ["apply"]:
         result = run(*words)
-        assert result.returncode == 1 and result.stdout == ""
+        assert result.returncode == 2 and result.stdout == ""
         assert re.fullmatch(r"book: .*\n", result.stderr), result.stderr
 
 
@@ -180,6 +183,167 @@ def test_grade_looks_at_the_end(tmp_path):
     grade = [ROOT / "book/book", "grade", "01", folder]
     result = subprocess.run(grade, capture_output=True, text=True)
     assert result.returncode == 1 and "+ [QEMU goes on]" in result.stdout, result.stdout
+
+
+def graded(*words, run=subprocess.run, **options):
+    """What grade says as JSON, and its exit status."""
+    result = run([ROOT / "book/book", "grade", *words, "--json"], capture_output=True, text=True, **options)
+    said = json.loads(result.stdout)
+    assert ("error" in said) == (result.returncode == 2) and "Traceback" not in result.stderr
+    assert said["passed"] == {0: True, 1: False, 2: None}[result.returncode]
+    return said, result.returncode
+
+
+@pytest.mark.parametrize(
+    "words, env, error",
+    [
+        (["77", "hv"], {}, "there is no chapter 77 with a run at its end: they are 01 to"),
+        (["one", "hv"], {}, "there is no chapter one"),
+        (["01-9", "hv"], {}, "there is no exercise 01-9"),
+        (["01", "."], {}, "has no Makefile"),
+        (["01", "nowhere"], {}, "nowhere has no Makefile"),
+        (["01"], {}, "no command of mine"),
+        (["01", "hv"], {"QEMU": "no-qemu"}, "there is no command no-qemu: book/book doctor"),
+        (["01", "hv"], {"QEMU": "true"}, "true is no QEMU"),
+        (["01", "hv"], {"CROSS": "no-"}, "there is no command no-gcc"),
+    ],
+)
+def test_grade_errors(words, env, error, tmp_path):
+    """What is not the reader's fault is status 2, and one line or a JSON error."""
+    (tmp_path / "hv").mkdir()
+    (tmp_path / "hv/Makefile").write_text("all:\n")
+    options = {"cwd": tmp_path, "env": {**os.environ, **env}}
+    said, status = graded(*words, **options)
+    assert status == 2 and error in said["error"]
+    result = subprocess.run([ROOT / "book/book", "grade", *words], capture_output=True, text=True, **options)
+    assert result.returncode == 2 and result.stdout == ""
+    assert re.fullmatch(r"book: .*\n", result.stderr) and error in result.stderr
+
+
+def test_grade_without_guest(tmp_path, monkeypatch, capsys):
+    """Linux that is not built is no fault of the reader's."""
+    monkeypatch.setattr(book, "GUEST", {"Image": "build/no/Image"})
+    (tmp_path / "Makefile").write_text("all:\n")
+    assert book.grade("07", tmp_path, True) == 2
+    assert "build/no/Image is not built yet: book/book guest" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_grade_any_folder(tmp_path):
+    """One that is read-only, with spaces, odd files and a stale Image, from anywhere."""
+    folder = tmp_path / "my own folder"
+    subprocess.run([ROOT / "book/book", "apply", "01", folder], check=True, capture_output=True)
+    for link in "Image", "link":
+        (folder / link).symlink_to("/nowhere")
+    os.mkfifo(folder / "fifo")
+    (folder / "notes").mkdir()
+    (folder / "notes/day 1").write_text("hello")
+    before = sorted(folder.rglob("*"))
+    for path in before:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o222)
+    folder.chmod(0o555)
+    # Root may write anywhere unless it gives that up.
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    wrap = drop if os.getuid() == 0 and subprocess.run([*drop, "true"]).returncode == 0 else []
+    try:
+        said, status = graded("1", folder, run=lambda c, **o: subprocess.run([*wrap, *c], **o), cwd="/")
+    finally:
+        for path in (folder, folder / "notes"):
+            path.chmod(0o755)
+    assert status == 0 and said["chapter"] == "01" and said["exercises"] == {"01-1": False, "01-2": False}
+    assert sorted(folder.rglob("*")) == before
+    assert not list(book.CACHE.glob(f"grade.{os.getpid()}*"))
+
+
+def test_grade_exercise(tmp_path):
+    """An exercise alone, which has its own status; it may change what the chapter shows."""
+    folder = tmp_path / "hv"
+    subprocess.run([ROOT / "book/book", "apply", "01", folder], check=True, capture_output=True)
+    say = '    say("hello from hart %lx", hart);\n'
+    text = (folder / "hv.c").read_text().replace(say, say + '    say("the firmware is 1");\n')
+    (folder / "hv.c").write_text(text)
+    assert [graded(what, folder)[1] for what in ("01", "01-1", "1.2")] == [1, 0, 1]
+
+
+def test_grade_makefile(tmp_path, monkeypatch, capsys):
+    """A Makefile that fails, that makes nothing, that hangs, that leaves something running."""
+    monkeypatch.setattr(book, "LIMIT", 8)
+    monkeypatch.setattr("patience.STEP", 2)
+    makefiles = {
+        "all:\n\t@printf 'caf\\351\\n'; exit 3\n": "caf\ufffd",
+        "all:\n\t@true\n": "no build/hv.elf",
+        "all:\n\t@sleep 87654\n": "does not come to an end",
+        "all:\n\t@sleep 87654 & false\n": "Error 1",
+        "all:\n\t@yes\n": "and so on",
+    }
+    for text, why in makefiles.items():
+        (tmp_path / "Makefile").write_text(text)
+        assert book.grade("01", tmp_path, True) == 1
+        said = json.loads(capsys.readouterr().out)
+        assert said["exercises"] == {"01-1": False, "01-2": False}
+        assert [c["passed"] for c in said["checks"]] == [False] and why in said["checks"][0]["why"]
+    assert subprocess.run(["pgrep", "-f", "^sleep 87654$"]).returncode == 1
+
+
+@pytest.mark.parametrize("loop", ["for (;;);", 'for (;;) say("on");', 'for (;;) { say("on"); pause(); }'])
+def test_grade_loop(loop, tmp_path, monkeypatch, capsys):
+    """Code that never ends is ended: if it says nothing, if it goes on, and if it does so slowly."""
+    monkeypatch.setattr(book, "LIMIT", 40)
+    monkeypatch.setattr("patience.STEP", 2)
+    folder = tmp_path / "hv"
+    subprocess.run([ROOT / "book/book", "apply", "01", folder], check=True, capture_output=True)
+    text = (folder / "hv.c").read_text()
+    assert '    say("hello' in text
+    pause = "static void pause(void) { for (volatile long i = 0; i < 50000000; i++); }\n" if "pause" in loop else ""
+    text = text.replace('    say("hello', f'    {loop}\n    say("hello').replace("_Noreturn void main", pause + "_Noreturn void main")
+    (folder / "hv.c").write_text(text)
+    assert book.grade("01-1", folder, True) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert [c["passed"] for c in said["checks"]] == [True, False]
+
+
+def test_grade_try(tmp_path):
+    """A try goes into code that differs from the book's, or the result says that it did not."""
+    folder = tmp_path / "hv"
+    subprocess.run([ROOT / "book/book", "apply", "02", folder], check=True, capture_output=True)
+    text = (folder / "hv.c").read_text()
+    hello, end = '    say("hello from hart %lx", hart);\n', "    shut_down(TEST_PASS);\n"
+    assert hello + end in text
+    store = "    *(volatile int *)0x8000000 = 1;\n"
+    others = {
+        hello.replace("    ", "\t") + end: 0,
+        hello.strip() + " // mine\n\n" + end + "\n": 0,
+        hello + store + end: 0,  # it is there already
+        hello.strip() + " // mine\n" + end.strip() + " // mine\n": 0,
+        hello.replace("hart);", "hart );") + end.replace("(TEST_PASS)", "( TEST_PASS )"): 1,
+    }
+    for other, expected in others.items():
+        (folder / "hv.c").write_text(text.replace(hello + end, other))
+        said, status = graded("02", folder)
+        assert status == expected, (other, said)
+        assert (status == 1) == ("could not put tries/02-store.patch into your code" in said["checks"][1]["why"])
+
+
+def test_handout(tmp_path):
+    """It has no solutions and no history, and grade and the tests work in it."""
+    copy = tmp_path / "hand out"
+    command = [ROOT / "book/book", "handout", copy]
+    subprocess.run(command, check=True, capture_output=True)
+    assert subprocess.run(command, capture_output=True).returncode == 2  # there is something
+    files = [path for path in copy.rglob("*") if path.is_file()]
+    assert not [p for p in files if "solution" in p.name or ".git" in p.relative_to(copy).parts]
+    text = "\n".join(path.read_text(errors="replace") for path in files)
+    tries = "\n".join(path.read_text() for path in (ROOT / "book/tries").iterdir())
+    for solution in (ROOT / "book/solutions").glob("*.patch"):
+        for hunk in re.findall(r"(?m)(?:^\+(?!\+\+).*\n)+", solution.read_text()):
+            if len(hunk) > 24 and hunk not in tries:
+                assert hunk not in text and re.sub(r"(?m)^\+", "", hunk) not in text, solution
+    folder = tmp_path / "hv"
+    subprocess.run([copy / "book/book", "apply", "01", folder], check=True, capture_output=True)
+    assert subprocess.run([copy / "book/book", "grade", "01", folder], capture_output=True).returncode == 0
+    test = [sys.executable, "-B", "-m", "pytest", "-rs", "-p", "no:cacheprovider", "-k", "test_exercise and 01-2"]
+    result = subprocess.run([*test, "tests/test_book.py"], cwd=copy, capture_output=True, text=True)
+    assert " 1 skipped" in result.stdout and "this is a handout" in result.stdout, result.stdout
 
 
 def test_fold(tmp_path):
