@@ -34,7 +34,7 @@ CFLAGS   = -I. -march=rv64imac_zicsr_zifencei -mabi=lp64 -mcmodel=medany -mno-re
 sources := $(wildcard *.c *.S)
 objects := $(sources:%=$(O)/%.o)
 
-.PHONY: all where check check-book check-debian13 site site-serve site-pdf bench fuzz-host fuzz-guest mutants soak plot readme FORCE
+.PHONY: all where check check-book check-debian13 site site-serve site-pdf slides bench fuzz-host fuzz-guest mutants soak plot readme FORCE
 all: $(O)/hv.elf
 
 $(O)/hv.elf: $(objects) hv.ld
@@ -101,6 +101,11 @@ site-serve: site
 site-pdf: site
 	@tools/need.sh site-pdf
 	@cd build/site-node && node ../../site/pdf.mjs ../site ../book.pdf
+
+# Slides for each chapter of the book, in build/slides.
+slides:
+	@tools/need.sh site
+	@site/slides/make $(O)/slides
 
 # All tests in a folder with a fresh Debian 13.  It needs root.
 check-debian13:

@@ -6,7 +6,7 @@
 #   gdb    to look into it with gdb (the tests do, too)
 #   stats  for ./run.sh --stats and --trace
 #   plot   for make plot and make bench
-#   site   for make site: the book as a site
+#   site   for make site: the book as a site, and its slides
 #   site-pdf  to print it, and to test it
 # With apt it installs (as root, or through sudo after saying what and why);
 # elsewhere it says what to install, and exits with 2.
@@ -33,6 +33,9 @@ table() {
 	gdb-multiarch            gdb-multiarch          gdb                      gdb                   gdb                         gdb
 	/usr/bin/python3         python3                python3                  python                python                      stats
 	gnuplot                  gnuplot-nox            gnuplot                  gnuplot               gnuplot                     plot
+	node                     nodejs                 nodejs                   nodejs                node                        site
+	npm                      npm                    npm                      npm                   npm                         site
+	chromium                 chromium               chromium                 chromium              chromium                    site
 	clang-format             clang-format           clang-tools-extra        clang                 clang-format                check
 	cloc                     cloc                   cloc                     cloc                  cloc                        check
 	/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin u-boot-qemu - - - check

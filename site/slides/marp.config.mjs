@@ -3,5 +3,5 @@
 export default {
   html: true,
   themeSet: ['theme.css'],
-  options: { math: false, emoji: { shortcode: false, unicode: false } },
+  options: { markdown: { breaks: false }, math: false, emoji: { shortcode: false, unicode: false } },
 }
