@@ -33,9 +33,6 @@ table() {
 	gdb-multiarch            gdb-multiarch          gdb                      gdb                   gdb                         gdb
 	/usr/bin/python3         python3                python3                  python                python                      stats
 	gnuplot                  gnuplot-nox            gnuplot                  gnuplot               gnuplot                     plot
-	node                     nodejs                 nodejs                   nodejs                node                        site
-	npm                      npm                    npm                      npm                   npm                         site
-	chromium                 chromium               chromium                 chromium              chromium                    site
 	clang-format             clang-format           clang-tools-extra        clang                 clang-format                check
 	cloc                     cloc                   cloc                     cloc                  cloc                        check
 	/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin u-boot-qemu - - - check
