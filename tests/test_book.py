@@ -324,6 +324,36 @@ def test_grade_try(tmp_path):
         assert (status == 1) == ("could not put tries/02-store.patch into your code" in said["checks"][1]["why"])
 
 
+def test_teachers(tmp_path):
+    """The page for teachers has the chapters' numbers, and shows what grade prints."""
+    page = (ROOT / "book/teachers.md").read_text()
+    assert book.fill_teachers(page) == page, "book/book fill"
+    for link in re.findall(r"\]\(([^)#\s]+)\)", page):
+        assert (ROOT / "book" / link).exists(), link
+    shown = [json.loads(block) for block in re.findall(r"(?ms)^```json\n(.*?)^```$", page)]
+    folder = tmp_path / "anna"
+    subprocess.run([ROOT / "book/book", "apply", "02", folder], check=True, capture_output=True)
+    said = [graded("02", folder)[0], graded("77", folder)[0]]
+    assert [list(s) for s in said] == [list(s) for s in shown]
+    assert [c["check"] for c in said[0]["checks"]] == [c["check"] for c in shown[0]["checks"]]
+    for name in re.findall(r"\b(\d\d?)\.(\d)\b", page.partition("## Five lab")[2]):
+        assert f"{int(name[0]):02}-{name[1]}" in PLAN["exercise"], name
+
+
+@pytest.mark.alone
+def test_grade_time(tmp_path, report):
+    """How long it takes to grade a chapter is what the teachers' page says, on any machine."""
+    low, high = map(int, re.search(r"takes about (\d+) to (\d+) seconds", (ROOT / "book/teachers.md").read_text()).groups())
+    folder = tmp_path / "hv"
+    subprocess.run([ROOT / "book/book", "apply", "05", folder], check=True, capture_output=True)
+    before = book.piece()
+    said, status = graded("05", folder)
+    assert status == 0
+    slow = max(1, (before + book.piece()) / 2 / 0.25)  # patience.py: what a piece takes
+    report(f"grading chapter 5 took {said['seconds']} s")
+    assert low / 5 <= said["seconds"] <= high * slow
+
+
 def test_handout(tmp_path):
     """It has no solutions and no history, and grade and the tests work in it."""
     copy = tmp_path / "hand out"
