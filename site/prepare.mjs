@@ -54,6 +54,7 @@ const documents = [
   ['docs/bench.md', 'docs/bench.md', 'How fast it is'],
   ['docs/security.md', 'docs/security.md', 'What a guest can’t do'],
   ['CONTRIBUTING.md', 'docs/contributing.md', 'Contributing'],
+  ['site/README.md', 'docs/site.md', 'This site'],
 ]
   .filter(([file]) => has(file))
   .map(([file, page, words]) => ({ file, page, words, text: read(file) }))
@@ -100,10 +101,11 @@ for (const { page, text } of [...chapters, ...documents]) write(page, text)
 write(
   'print.md',
   front({ title: 'The book on one page', search: false, layout: 'page', sidebar: false, pageClass: 'print' }) +
-    `<PrintCover />\n\n` +
+    `<PrintCover />\n\n<div class="vp-doc">\n\n` +
     chapters
       .map(({ text, file }) => `<!-- chapter ${posix.basename(file)} -->\n\n${text.trim()}\n`)
-      .join('\n'),
+      .join('\n') +
+    '\n</div>\n',
 )
 
 const play = {
@@ -153,7 +155,7 @@ const chain = chapters.filter(({ number }) => number > 0).map(({ page, title, nu
 // The console of the latest chapter that ends at a prompt.
 const shell = chain.map(({ number }) => `${String(number).padStart(2, '0')}-end`).reverse()
   .find((name) => has(`book/runs/${name}.txt`) && prompt.test(read(`book/runs/${name}.txt`).match(/^guest:.*$/m)?.[0] ?? ''))
-const session = shell ? read(`book/runs/${shell}.txt`).trimEnd().split('\n') : []
+const session = shell ? read(`book/runs/${shell}.txt`).trim().split('\n') : []
 const from = session.findIndex((line) => /Run \/init/.test(line))
 const statistics = sources.slice(0, 18).filter(has).map((file) => ({ file, page: `code/${file}.md` }))
 
@@ -166,9 +168,8 @@ write(
     pages: Object.fromEntries(pages),
     play: Object.fromEntries(Object.entries(play).map(([name, [words]]) => [name, words])),
     chain,
-    shell: shell && { chapter: Number(shell.slice(0, 2)), lines: session.slice(Math.max(0, from - 8)) },
-    slides: list('site/slides', '.html').concat(list('site/slides', '.md')),
-    repository: process.env.SITE_REPOSITORY ?? '',
+    shell: shell && { chapter: Number(shell.slice(0, 2)), lines: session.slice(Math.max(0, from - 4)) },
+    slides: has('build/slides/index.html'), // make slides
   }),
 )
 write('index.md', front({ layout: 'page', sidebar: false, title: 'A hypervisor from an empty folder', titleTemplate: false, pageClass: 'home' }) + '<HomePage />\n')
@@ -181,5 +182,7 @@ const { vectors, gwalks, ...tables } = JSON.parse(read('site/tables.json')) // t
 tables.examples = tables.examples.map(([at, words]) => [at, words])
 write('.vitepress/theme/tables.json', JSON.stringify(tables))
 write('.vitepress/theme/decode-wasm.js', `export const base64 = '${readFileSync(join(out, 'decode.wasm'), 'base64')}'\n`)
+if (has('build/slides/index.html'))
+  for (const name of list('build/slides', '.html')) write(`public/slides/${name}`, read(`build/slides/${name}`))
 for (const name of list('docs', '.svg')) write(`public/docs/${name}`, read(`docs/${name}`))
 if (has('site/public')) cpSync(join(root, 'site/public'), join(out, 'public'), { recursive: true })

@@ -31,6 +31,11 @@ export const shiki = {
   pre(node) {
     if (signs) this.addClassToHast(node, 'has-diff')
   },
+  // Comments are a good part of the book: darker than in the theme, also on a new line's green.
+  span(node) {
+    if (typeof node.properties.style === 'string')
+      node.properties.style = node.properties.style.replace('#6E7781', '#57606A').replace('#8B949E', '#9DA7B1')
+  },
   line(node, number) {
     const sign = signs?.[number - 1]
     if (sign === '+') this.addClassToHast(node, 'diff add')
@@ -152,20 +157,13 @@ function figures(md) {
       token.attrSet('src', `/${file}`)
       return image(tokens, i, options, env, self)
     }
-    const name = posix.basename(file, '.svg')
-    const alt = md.utils.escapeHtml(token.content)
+    // "inlined": the page's own switch says what is dark, not the system's (book/figures).
     const svg = readFileSync(root + file, 'utf8')
       .replace(/<\?xml[^]*?\?>|<!DOCTYPE[^>]*>|<!--[^]*?-->/g, '')
-      // The page's own switch says what is dark, not the system's.
-      .replace(/@media\s*\(prefers-color-scheme:\s*dark\)\s*\{((?:[^{}]*\{[^{}]*\})*)\s*\}/g, '')
-      // Two figures on one page may use the same names.
-      .replace(/\bid="([^"]+)"/g, `id="${name}-$1"`)
-      .replace(/url\(#([^)]+)\)/g, `url(#${name}-$1)`)
-      .replace(/((?:xlink:)?href)="#([^"]+)"/g, `$1="#${name}-$2"`)
-      .replace(/aria-labelledby="([^"]+)"/g, (_, ids) => `aria-labelledby="${ids.split(' ').map((id) => `${name}-${id}`).join(' ')}"`)
+      .replace(/<svg([^>]*?) class="/, '<svg$1 class="inlined ')
       .trim()
     const value = md.utils.escapeHtml(JSON.stringify(svg))
-    return `<span class="figure" role="img" aria-label="${alt}" tabindex="0" v-html="${value}"></span>`
+    return `<span class="figure" role="group" aria-label="Figure" tabindex="0" v-html="${value}"></span>`
   }
 }
 

@@ -5,30 +5,27 @@ const link = (page) => `/${page.replace(/\.md$/, '.html')}`
 const teachers = data.documents.find(({ page }) => page === 'teachers.md')
 const more = data.documents.filter((document) => document !== teachers)
 
-const sidebar = [
-  {
-    text: 'The book',
-    items: data.chapters.map(({ page, title }) => ({ text: title, link: link(page) })),
-  },
-  {
-    text: 'Try it',
-    items: Object.entries(data.play).map(([name, text]) => ({ text, link: `/play/${name}.html` })),
-  },
-  {
-    text: 'The finished code',
-    collapsed: true,
-    items: data.sources.map(({ file, page }) => ({ text: file, link: link(page) })),
-  },
-  {
-    text: 'More',
-    collapsed: true,
-    items: [
-      ...(teachers ? [{ text: teachers.words, link: link(teachers.page) }] : []),
-      ...more.map(({ page, words }) => ({ text: words, link: link(page) })),
-      { text: 'The book on one page', link: '/print.html' },
-    ],
-  },
-]
+const chapters = {
+  text: 'The book',
+  items: data.chapters.map(({ page, title }) => ({ text: title, link: link(page) })),
+}
+const play = {
+  text: 'Try it',
+  items: Object.entries(data.play).map(([name, text]) => ({ text, link: `/play/${name}.html` })),
+}
+const code = {
+  text: 'The finished code',
+  items: data.sources.map(({ file, page }) => ({ text: file, link: link(page) })),
+}
+const around = {
+  text: 'More',
+  items: [
+    ...(teachers ? [{ text: teachers.words, link: link(teachers.page) }] : []),
+    ...more.map(({ page, words }) => ({ text: words, link: link(page) })),
+    { text: 'The book on one page', link: '/print.html' },
+  ],
+}
+const sidebar = { '/code/': [code], '/': [chapters, play, around] }
 
 export default defineConfig({
   base: process.env.SITE_BASE ?? '/',
@@ -61,7 +58,7 @@ export default defineConfig({
       { text: 'Try it', link: '/play/instruction.html', activeMatch: '^/play/' },
       { text: 'Code', link: link(data.sources[0].page), activeMatch: '^/code/' },
       ...(teachers ? [{ text: teachers.words, link: link(teachers.page) }] : []),
-      ...(data.slides.length ? [{ text: 'Slides', link: `/slides/${data.slides[0].replace(/md$/, 'html')}`, target: '_self' }] : []),
+      ...(data.slides ? [{ text: 'Slides', link: '/slides/index.html', target: '_self' }] : []),
     ],
     sidebar,
     outline: { level: [2, 3], label: 'In this chapter' },
@@ -70,8 +67,8 @@ export default defineConfig({
       provider: 'local',
       options: {
         miniSearch: {
-          // Underscores and dots belong to names: SIP_SEIP, hlvx.hu.
-          searchOptions: { fuzzy: 0.15, prefix: true, boost: { title: 4, titles: 1, text: 2 } },
+          // All of the words, or all parts of a name such as plic_show.
+          searchOptions: { combineWith: 'AND', fuzzy: 0.15, prefix: true, boost: { title: 4, titles: 1, text: 2 } },
         },
       },
     },
