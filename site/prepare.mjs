@@ -142,15 +142,15 @@ function gist(name) {
   const typed = lines.map((line) => prompt.test(line + ' ') && line.replace(prompt, '') !== '').lastIndexOf(true)
   const end = lines.length && prompt.test(lines.at(-1) + ' ') && !lines.at(-1).replace(prompt, '')
   const kept = typed >= 0 ? lines.slice(typed, end ? -1 : undefined).slice(0, 2) : lines.slice(-1)
-  return { lines: kept.map(untimed), silence: runs[name] ?? false }
+  return { lines: kept.map(untimed), silence: (runs[name] ?? false) && !end } // it waits at its prompt
 }
 
 const chain = chapters.filter(({ number }) => number > 0).map(({ page, title, number, minutes, text }) => {
   const shown = [...text.matchAll(/^<!-- run (\S+)/gm)].map((m) => m[1])
   const nn = String(number).padStart(2, '0')
   const end = shown.filter((name) => name.startsWith(`${nn}-end`))[0] ?? shown.filter((name) => !name.endsWith('-gdb')).at(-1)
-  return { page, title, number, minutes, opens: shown.length ? gist(shown[0]) : null, ends: end ? gist(end) : null }
-})
+  return { page, title, number, minutes, opens: shown.length ? gist(shown[0]) : null, ends: end && end !== shown[0] ? gist(end) : null }
+}).filter(({ ends }) => ends) // not the epilogue
 
 // The console of the latest chapter that ends at a prompt.
 const shell = chain.map(({ number }) => `${String(number).padStart(2, '0')}-end`).reverse()

@@ -26,15 +26,20 @@ const span = (name, value) => ({
 // What is typed on a console: at the guest's prompts, gdb's and our shell's.
 const PROMPT = /^(guest:[~/]\S*# ?|\(gdb\) ?|=> |\$ )(.*)$/
 
+// Some of the theme's colours, darker or lighter: comments are a good part of this book, and
+// all have to be read on a new line's green, too.
+const COLOURS = {
+  '#6E7781': '#57606A', '#CF222E': '#B81C27', '#8250DF': '#713FCC', '#8B949E': '#9DA7B1',
+}
+
 export const shiki = {
   name: 'book',
   pre(node) {
     if (signs) this.addClassToHast(node, 'has-diff')
   },
-  // Comments are a good part of the book: darker than in the theme, also on a new line's green.
   span(node) {
     if (typeof node.properties.style === 'string')
-      node.properties.style = node.properties.style.replace('#6E7781', '#57606A').replace('#8B949E', '#9DA7B1')
+      node.properties.style = node.properties.style.replace(/#\w{6}/g, (color) => COLOURS[color.toUpperCase()] ?? color)
   },
   line(node, number) {
     const sign = signs?.[number - 1]

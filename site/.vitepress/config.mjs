@@ -61,7 +61,7 @@ export default defineConfig({
       ...(data.slides ? [{ text: 'Slides', link: '/slides/index.html', target: '_self' }] : []),
     ],
     sidebar,
-    outline: { level: [2, 3], label: 'In this chapter' },
+    outline: { level: [2, 3], label: 'On this page' },
     docFooter: { prev: 'Before', next: 'Next' },
     search: {
       provider: 'local',

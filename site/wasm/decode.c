@@ -1,5 +1,6 @@
-// decode() from mmio.c for the page "Type an instruction" (site/.vitepress/theme),
-// compiled for wasm by site/build, and for this machine by tests/test_site.py.
+// decode() from mmio.c for the page "Type an instruction"
+// (site/.vitepress/theme), compiled for wasm by site/build, and for this
+// machine by tests/test_site.py.
 #include "../../mmio.c"
 
 // What mmio.c calls and decode() does not.
