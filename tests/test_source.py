@@ -106,7 +106,7 @@ def test_format():
 @pytest.mark.parametrize(
     "script",
     ["run.sh", "tools/need.sh", "tools/debian.sh", "tools/debian13.sh"]
-    + ["linux/build.sh", "rootfs/build.sh", "rootfs/init", "tests/run", ".ci/run"],
+    + ["linux/build.sh", "rootfs/build.sh", "rootfs/init", "tests/run", ".ci/run", "site/build"],
 )
 def test_script(script):
     """The script is executable, and its shell can parse it."""
