@@ -700,7 +700,8 @@ def hv_virtio():
         kind, status = number(host + 0x008, 4), number(host + 0x070, 4)
         words = [word for i, word in enumerate(STATUS) if status >> i & 1]
         print(f"slot {n}: {KINDS.get(kind, f'device {kind}')}, {' '.join(words) or 'reset'}")
-        for i in range(int(load(slot["queues"]))):
+        known = "queues" in slot.type.keys()  # not in the book's chapter 12
+        for i in range(int(load(slot["queues"])) if known else length(slot["queue"])):
             queue = load(slot["queue"][i])
             if queue["ready"]:
                 print_queue(i, queue)
