@@ -3,7 +3,7 @@
 import math
 import re
 
-from facts import record
+from facts import book, record
 from shapes import WIDTH, figure
 
 CHAPTERS = "04 06 07 08 09 10 11 12 13 14".split()
@@ -13,6 +13,11 @@ def exits(chapter):
     """{kind: how many} of the run at the end of CHAPTER."""
     rows = re.findall(r"(?m)^ *(\d+)  (.*)$", record(f"{chapter}-exits"))
     return {name: int(count) for count, name in rows}
+
+
+def sometimes(chapter):
+    """The kinds that book.toml leaves out of this chapter's record, as a pattern."""
+    return book.plan()["run"][f"{chapter}-exits"].get("sometimes", "(?!)")
 
 
 def group(kinds):
@@ -51,7 +56,7 @@ def strip(chapter):
                 16, y + 18, f"and {len(rows) - most_old} more kinds that were there before", "note"
             )
             y += 31
-        gone = [f"`{k}`" for k in before if k not in now]
+        gone = [f"`{k}`" for k in before if k not in now and not re.search(sometimes(chapter), k)]
         y += 22
         if place and new:
             f.out.append(
