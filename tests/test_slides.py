@@ -34,7 +34,7 @@ def test_deck(path):
     headings = re.findall(r"(?m)^## (.*)", outside)
     assert [h for h in headings if f"## {h}\n" not in whole] == []
     opening = outside.partition("\n## ")[0]
-    if "<!-- run" in opening:
+    if "<!-- run" in opening and "Epilogue" not in opening:
         assert "**What do you think" in opening
         failure = next(page for page in deck if "_class: failure" in page)
         assert '<div class="console' in failure and '<div class="question">' in failure
@@ -55,6 +55,16 @@ def test_parts():
     assert "<!--\nNotes\n\nNot said.\n-->" in slide
     with pytest.raises(slides.Wrong, match="no listing has 'int c'"):
         slides.section("Y", slides.sections(text.replace('"int b"', '"int c"'))[1][1])
+    # console blocks where the comment wants them, and text below code
+    said = 'code: 1 from "int b"\nrun: -1\nbelow\n-->\n\n<!-- slide\ntitle: Then\nrun:\nafter'
+    runs = "\n```console\none\ntwo\n```\n\n```console\nthree\n```\n"
+    (coded, then) = slides.section("Y", slides.sections(text.replace('code: 1 from "int b" in a.c', said) + runs)[1][1])
+    assert [coded.index(t) for t in ("said", "int b;", "[...]\ntwo", "below")] == sorted(
+        coded.index(t) for t in ("said", "int b;", "[...]\ntwo", "below")
+    )
+    assert "one" not in coded and then.index("three") < then.index("after") and "three" not in coded
+    with pytest.raises(slides.Wrong, match="no console block is left for 'Then'"):
+        slides.section("Y", slides.sections(text.replace('code: 1 from "int b" in a.c', said) + runs[:30])[1][1])
     # a section for which nothing was written
     (slide,) = slides.section("Y", slides.sections(re.sub(r"(?s)<!-- slide.*?-->\n", "", text))[1][1])
     assert "- Not said." in slide and "int a;" in slide
