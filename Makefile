@@ -89,8 +89,8 @@ check:
 check-book:
 	@tests/run -k test_book
 
-# The book's site, in build/site: see site/README.md.
-site:
+# The book as a site, in build/site, with its slides: see site/README.md.
+site: slides
 	@tools/need.sh site
 	@site/build
 

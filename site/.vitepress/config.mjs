@@ -49,7 +49,7 @@ export default defineConfig({
     headers: { level: [2, 3] },
   },
   vue: { template: { compilerOptions: { comments: false } } },
-  vite: { build: { chunkSizeWarningLimit: 2000 }, logLevel: 'warn' },
+  vite: { build: { chunkSizeWarningLimit: 3000 }, logLevel: 'warn' },
   themeConfig: {
     siteTitle: 'Hypervisor book',
     logo: '/icon.svg',
