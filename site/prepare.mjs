@@ -95,7 +95,9 @@ for (const file of sources) {
 
 // --- The chapters and documents ------------------------------------------------------
 
-for (const { page, text } of [...chapters, ...documents]) write(page, text)
+// After the last chapter the book ends, and the documents are in no order.
+for (const { page, text } of chapters) write(page, (page === chapters.at(-1).page ? front({ next: false }) : '') + text)
+for (const { page, text } of documents) write(page, front({ prev: false, next: false }) + text)
 
 // One page with everything, to print.  Its headings are links into themselves.
 write(
@@ -145,11 +147,30 @@ function gist(name) {
   return { lines: kept.map(untimed), silence: (runs[name] ?? false) && !end } // it waits at its prompt
 }
 
+// What a chapter is about, for those who do not read consoles yet.
+const ABOUT = {
+  1: 'The machine starts our code, and it says hello.',
+  2: 'A mistake of ours says what it was, and where.',
+  3: 'How much memory is there, and which devices? We ask.',
+  4: 'A guest runs, and comes back to us when it asks for something.',
+  5: 'The guest gets memory of its own, and can’t touch ours.',
+  6: 'The guest asks for things, and we answer.',
+  7: 'Linux starts, and comes as far as its first device.',
+  8: 'A load or a store becomes a device.',
+  9: 'Keys reach the guest, and Linux has a shell.',
+  10: 'A clock for the guest, so that it can sleep.',
+  11: 'A program’s mistake kills the program, and no longer the machine.',
+  12: 'A disk: its addresses are the guest’s, and have to be translated.',
+  13: 'The disk’s interrupts arrive, and files are kept.',
+  14: 'Four harts at once.',
+  15: 'Kernels that want a machine to themselves: M-mode for a guest.',
+}
+
 const chain = chapters.filter(({ number }) => number > 0).map(({ page, title, number, minutes, text }) => {
   const shown = [...text.matchAll(/^<!-- run (\S+)/gm)].map((m) => m[1])
   const nn = String(number).padStart(2, '0')
   const end = shown.filter((name) => name.startsWith(`${nn}-end`))[0] ?? shown.filter((name) => !name.endsWith('-gdb')).at(-1)
-  return { page, title, number, minutes, opens: shown.length ? gist(shown[0]) : null, ends: end && end !== shown[0] ? gist(end) : null }
+  return { page, title, number, minutes, about: ABOUT[number] ?? '', opens: shown.length ? gist(shown[0]) : null, ends: end && end !== shown[0] ? gist(end) : null }
 }).filter(({ ends }) => ends) // not the epilogue
 
 // The console of the latest chapter that ends at a prompt.
@@ -183,6 +204,9 @@ tables.examples = tables.examples.map(([at, words]) => [at, words])
 write('.vitepress/theme/tables.json', JSON.stringify(tables))
 write('.vitepress/theme/decode-wasm.js', `export const base64 = '${readFileSync(join(out, 'decode.wasm'), 'base64')}'\n`)
 if (has('build/slides/index.html'))
-  for (const name of list('build/slides', '.html')) write(`public/slides/${name}`, read(`build/slides/${name}`))
+  for (const name of list('build/slides', '.html')) {
+    const deck = read(`build/slides/${name}`)
+    write(`public/slides/${name}`, name === 'index.html' ? deck.replace('<h1>', '<p><a href="../index.html">To the book</a></p>\n<h1>') : deck)
+  }
 for (const name of list('docs', '.svg')) write(`public/docs/${name}`, read(`docs/${name}`))
 if (has('site/public')) cpSync(join(root, 'site/public'), join(out, 'public'), { recursive: true })

@@ -68,13 +68,15 @@ function listings(md) {
       const page = data.pages[where[1]]
       const inner = tokens[i + 1].children
       const at = inner.findIndex((token) => token.type === 'text' && token.content.startsWith(where[1]))
-      if (!page || !page.startsWith('code/') || at < 0) continue
-      const open = new state.Token('link_open', 'a', 1)
-      open.attrs = [['href', `/${page.replace(/md$/, 'html')}`], ['title', `${where[1]}, as it is in the end`]]
+      if (at < 0) continue
+      const tag = page?.startsWith('code/') ? 'a' : 'strong'
+      const kind = tag === 'a' ? 'link' : 'strong'
+      const open = new state.Token(`${kind}_open`, tag, 1)
+      if (tag === 'a') open.attrs = [['href', `/${page.replace(/md$/, 'html')}`], ['title', `${where[1]}, as it is in the end`]]
       const name = new state.Token('text', '', 0)
       name.content = where[1]
       inner[at].content = inner[at].content.slice(where[1].length)
-      inner.splice(at, 0, open, name, new state.Token('link_close', 'a', -1))
+      inner.splice(at, 0, open, name, new state.Token(`${kind}_close`, tag, -1))
     }
   })
   const fence = md.renderer.rules.fence
@@ -104,6 +106,14 @@ function listings(md) {
     terminal = false
     return kind ? `<div class="${kind}">${html}</div>\n` : html
   }
+}
+
+// --- Words in code: a last "." that stands for this folder is not left alone in a line -------
+
+function words(md) {
+  const code = md.renderer.rules.code_inline
+  md.renderer.rules.code_inline = (tokens, i, options, env, self) =>
+    code(tokens, i, options, env, self).replace(/(\S+ \.)<\/code>$/, '<span class="keep">$1</span></code>')
 }
 
 // --- Comments: directives don't show, some stand for a component ---------------------
@@ -178,7 +188,7 @@ function print(md) {
   md.core.ruler.before('normalize', 'print', (state) => {
     state.env.origin = state.env.relativePath === 'print.md' ? 'book/chapters/00.md' : undefined
   })
-  md.core.ruler.push('print-chapters', (state) => {
+  md.core.ruler.before('anchor', 'print-chapters', (state) => {
     if (state.env.relativePath !== 'print.md') return
     let next = null
     for (const token of state.tokens) {
@@ -194,6 +204,7 @@ function print(md) {
 
 export function book(md) {
   listings(md)
+  words(md)
   comments(md)
   links(md)
   figures(md)

@@ -44,8 +44,9 @@ export default defineConfig({
     theme: { light: 'github-light-default', dark: 'github-dark-default' },
     config: book,
     codeTransformers: [shiki],
-    // A heading is long here; its address should still be short enough to read.
-    anchor: { level: [2, 3] },
+    // Level 1, too: the search takes a section's chapter from it, and what stands before the
+    // first section.
+    anchor: { level: [1, 2, 3] },
     headers: { level: [2, 3] },
   },
   vue: { template: { compilerOptions: { comments: false } } },
@@ -63,9 +64,22 @@ export default defineConfig({
     sidebar,
     outline: { level: [2, 3], label: 'On this page' },
     docFooter: { prev: 'Before', next: 'Next' },
+    notFound: {
+      title: 'There is no such page',
+      quote: 'Perhaps it has moved. The search above finds words in all chapters.',
+      linkLabel: 'to the first page',
+      linkText: 'To the first page',
+    },
     search: {
       provider: 'local',
       options: {
+        detailedView: 'auto',
+        translations: {
+          modal: {
+            noResultsText: 'In no chapter and no document:',
+            displayDetails: 'Show or hide the text around it',
+          },
+        },
         miniSearch: {
           // All of the words, or all parts of a name such as plic_show.
           searchOptions: { combineWith: 'AND', fuzzy: 0.15, prefix: true, boost: { title: 4, titles: 1, text: 2 } },
