@@ -159,6 +159,33 @@ def test_figures():
                 assert max(light(text), light(ground)) / min(light(text), light(ground)) >= 4.5
 
 
+def texts(folder):
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {n: p.read_text() for n, p in files.items() if not p.is_symlink() and not n.startswith("build/")}
+
+
+@pytest.mark.parametrize("chapter", [n for n in CHAPTERS if any(s.startswith(n) for s in book.steps())])
+def test_listings(chapter):
+    """Whoever types them, each in the one place where its context is, gets the chapter's code."""
+    before = [step for step in book.steps() if step < chapter]
+    files = texts(book.state(before[-1])) if before else {}
+    text = CHAPTERS[chapter].read_text()
+    listing = r"(?ms)^\*([\w./]+)(, a new file|, below that|.*?):\*\n\n```(\w*)\n(.*?)^```$"
+    for part in re.findall(r"(?ms)^<!-- listing .*?^<!-- end -->$", text):
+        for name, place, kind, code in re.findall(listing, part):
+            if kind != "diff":
+                assert (name in files) == (place == ", below that"), name
+                files[name] = f"{files[name]}\n{code}" if name in files else code
+                continue
+            rows = [(line[:1] or " ", line[1:] + "\n") for line in code.split("\n")[:-1]]
+            old = "".join(line for mark, line in rows if mark != "+")
+            new = "".join(line for mark, line in rows if mark != "-")
+            have = "\n" + files[name]
+            assert have.count("\n" + old) == 1, f"{name}{place}: {old}"
+            files[name] = have.replace("\n" + old, "\n" + new)[1:]
+    assert files == texts(book.state(chapter))
+
+
 def test_tool():
     """Its errors are one line each, and say where."""
 
