@@ -108,12 +108,14 @@ function listings(md) {
   }
 }
 
-// --- Words in code: a last "." that stands for this folder is not left alone in a line -------
+// --- Words in code: an option is not broken behind its "-", and a last "." is not left alone --
 
 function words(md) {
   const code = md.renderer.rules.code_inline
   md.renderer.rules.code_inline = (tokens, i, options, env, self) =>
-    code(tokens, i, options, env, self).replace(/(\S+ \.)<\/code>$/, '<span class="keep">$1</span></code>')
+    code(tokens, i, options, env, self)
+      .replace(/([>\s(])(--?\w[\w-]{0,30})(?=[\s<),.:;=]|&)/g, '$1<span class="keep">$2</span>')
+      .replace(/([^\s<>]+ \.)<\/code>$/, '<span class="keep">$1</span></code>')
 }
 
 // --- Comments: directives don't show, some stand for a component ---------------------
