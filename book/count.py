@@ -48,11 +48,11 @@ def table(folder, without):
     """How many exits of which kind build/trace has, WITHOUT those like this.
 
     Exception 0 is none of them: that record was read before it was complete, and then the
-    machine was reset.
+    machine was reset.  A completion is an exit only if the next interrupt is shown already.
     """
     trace = json.loads((folder / "build/trace").read_text())
     kinds = Counter(event["name"] for event in trace["traceEvents"] if event["ph"] == "X")
-    kinds = {k: n for k, n in kinds.items() if not re.search(f"Exception 0|{without or '(?!)'}", k)}
+    kinds = {k: n for k, n in kinds.items() if not re.search(f"Exception 0|plic.complete|{without or '(?!)'}", k)}
     lost = trace["otherData"]["exits lost"]
     text = "".join(f"{count:7}  {kind}\n" for kind, count in sorted(kinds.items()))
     return text + (f"{lost:7}  lost\n" if lost else "")
