@@ -32,7 +32,10 @@ asm(".text\n"
     "    mret\n");
 void timervec(void);
 
-void tick_acknowledge(void) { csr_clear(sip, SIP_SSIP); }
+bool tick_acknowledge(void) {
+    csr_clear(sip, SIP_SSIP);
+    return true;
+}
 
 // A tick before mret would overwrite super_main in mepc, as it would in xv6.
 // So the first interval is longer than the others.

@@ -301,8 +301,7 @@ static bool interrupt(uint64_t scause) {
         return true;
     }
     if (scause == tick_cause) {
-        seen[hart()].ticks++;
-        tick_acknowledge();
+        seen[hart()].ticks += tick_acknowledge();
         return true;
     }
     return false;

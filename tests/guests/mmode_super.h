@@ -23,7 +23,7 @@ extern uint64_t first_tick[MAX_HARTS];
 // For the trap handler in S-mode: the scause of a tick, and what it has to do
 // so that the next one comes.
 extern const uint64_t tick_cause;
-void tick_acknowledge(void);
+bool tick_acknowledge(void); // returns false if the tick is none
 
 // Does the driver of the UART read ISR?  xv6's does since 2024.
 extern const bool uart_reads_isr;
